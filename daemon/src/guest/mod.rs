@@ -1,0 +1,1 @@
+//! One guest card: bus states, configuration snapshot, its streams.

@@ -1,0 +1,11 @@
+//! vsnd-bridge: Dom0's end of a Xen guest's sound card.
+//!
+//! A guest's sound card is a ring of memory that a converter reads at the pace of a clock. The bridge is the converter:
+//! the ring is the guest's own pages, the clock is the sound server's, and the converter is a node that the desktop user
+//! sees under the guest's name. `docs/architecture.md` shows the whole.
+
+pub mod guest;
+pub mod sim;
+pub mod sndif;
+pub mod stream;
+pub mod xen;

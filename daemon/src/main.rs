@@ -1,0 +1,3 @@
+//! The command vsnd-bridge.
+
+fn main() {}

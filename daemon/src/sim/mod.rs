@@ -1,0 +1,1 @@
+//! A hypervisor in one process and a model of the Linux frontend, for demo, tests and benchmarks.

@@ -1,0 +1,1 @@
+//! The wire: sndif version 2. Pure, no I/O, no unsafe.

@@ -1,0 +1,1 @@
+//! One PCM stream: states, position clock, event writer.

@@ -1,0 +1,25 @@
+//! Sinks and sources on a sound server, played and recorded straight from rings of shared memory.
+//!
+//! The joint between a stream and a server is [`PcmRing`]: shared memory with hardware semantics and monotonic
+//! counters. A [`SoundServer`] shows each ring as a node that the desktop user routes; nodes are replaceable readers
+//! of a ring, and [`NullClock`] takes a ring over whenever no node serves it.
+//!
+//! This crate knows nothing of Xen.
+
+mod format;
+mod null;
+mod pages;
+mod ring;
+mod server;
+mod timing;
+mod units;
+
+pub mod pipewire;
+
+pub use format::{SampleFormat, StreamFormat};
+pub use null::{NullClock, NullServer};
+pub use pages::{Access, OutOfRange, Pages};
+pub use ring::{Cursor, Direction, PcmRing, RingClosed};
+pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use timing::Timing;
+pub use units::{Frames, Nanos, Octets, monotonic_now};

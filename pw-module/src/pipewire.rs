@@ -1,0 +1,1 @@
+//! PipeWire (to come).

@@ -1,0 +1,551 @@
+//! The joint between a stream and a server: a ring of shared memory that a converter reads (playback) or fills (capture).
+//!
+//! A ring has hardware semantics. Position `p` of a run lies at ring offset `p mod buffer`, always: a stop rounds the
+//! position up to a whole buffer, so that every start begins at offset 0 (sndif and ALSA expect it) and the position
+//! never goes back. What the guest writes late for a passed position is never played, so latency can't grow; where it
+//! wrote nothing, silence is played and the position runs on.
+#![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
+
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use crate::timing::Snapshot;
+use crate::units::{Frames, Nanos, Octets};
+use crate::{Pages, StreamFormat, Timing};
+
+/// Which way the frames go, as the guest sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The guest writes, the desktop hears.
+    Playback,
+    /// The desktop's sound is written into the guest's ring.
+    Capture,
+}
+
+/// Whether the converter runs, and how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// Between START and STOP.
+    pub running: bool,
+    /// Frames consumed (playback) or captured since OPEN, counting whole buffers for the rest after a stop.
+    pub position: Frames,
+}
+
+const RUNNING: u64 = 1 << 63;
+
+impl Cursor {
+    fn pack(self) -> u64 {
+        (self.position.0 & !RUNNING) | if self.running { RUNNING } else { 0 }
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self { running: word & RUNNING != 0, position: Frames(word & !RUNNING) }
+    }
+}
+
+/// The ring was closed: its memory is the guest's again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the ring is closed")]
+pub struct RingClosed;
+
+/// A ring shared by one stream, which starts, stops and closes it, and its reader of the moment.
+///
+/// The methods named for a callback ([`play`](Self::play), [`capture`](Self::capture), [`publish`](Self::publish))
+/// neither allocate, lock, log, call the system, loop without bound nor panic.
+pub struct PcmRing {
+    direction: Direction,
+    format: StreamFormat,
+    buffer: Frames,
+    /// [`CLOSED`] and the number of accesses under way.
+    gate: AtomicU32,
+    /// `None` once closed. Reached only inside the gate, or after it is closed and empty.
+    pages: UnsafeCell<Option<Pages>>,
+    /// A packed [`Cursor`]: one word, so that a stop and a cycle at the same time agree on the order.
+    cursor: AtomicU64,
+    /// The position up to which the guest has written.
+    written: AtomicU64,
+    /// When a node last served the ring, in nanoseconds of CLOCK_MONOTONIC; `i64::MIN` before the first time.
+    last_cycle: AtomicI64,
+    starved: AtomicU64,
+    underruns: AtomicU64,
+    timing: Snapshot,
+}
+
+const CLOSED: u32 = 1 << 31;
+
+// SAFETY: `pages` is the only part that isn't Sync by itself. It is read only by accesses counted in `gate`, and taken
+// out only by `close`, which first turns new accesses away and then waits until none is under way.
+unsafe impl Sync for PcmRing {}
+
+impl PcmRing {
+    /// A ring of `buffer` frames at the beginning of `pages`, at rest at position 0.
+    pub fn new(direction: Direction, format: StreamFormat, buffer: Frames, pages: Pages) -> Self {
+        debug_assert!(format.octets(buffer).0 <= pages.len() as u64);
+        Self {
+            direction,
+            format,
+            buffer: Frames(buffer.0.max(1)),
+            gate: AtomicU32::new(0),
+            pages: UnsafeCell::new(Some(pages)),
+            cursor: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            last_cycle: AtomicI64::new(i64::MIN),
+            starved: AtomicU64::new(0),
+            underruns: AtomicU64::new(0),
+            timing: Snapshot::default(),
+        }
+    }
+
+    /// Playback or capture.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// The shape of the frames.
+    pub fn format(&self) -> StreamFormat {
+        self.format
+    }
+
+    /// The ring's length.
+    pub fn buffer(&self) -> Frames {
+        self.buffer
+    }
+
+    /// Whether the converter runs, and where it is.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::unpack(self.cursor.load(Ordering::Acquire))
+    }
+
+    /// The position up to which the guest has written (playback).
+    pub fn written(&self) -> Frames {
+        Frames(self.written.load(Ordering::Acquire))
+    }
+
+    /// Frames of silence that were played because the guest had not written them.
+    pub fn starved(&self) -> Frames {
+        Frames(self.starved.load(Ordering::Relaxed))
+    }
+
+    /// How often playback ran out of written frames.
+    pub fn underruns(&self) -> u64 {
+        self.underruns.load(Ordering::Relaxed)
+    }
+
+    /// When a node last served the ring; the lowest value before the first time.
+    pub fn last_cycle(&self) -> Nanos {
+        Nanos(self.last_cycle.load(Ordering::Acquire))
+    }
+
+    /// The newest snapshot, if any was published in this run.
+    pub fn timing(&self) -> Option<Timing> {
+        self.timing.load()
+    }
+
+    // ---- the stream's side ----------------------------------------------------------------------------------------
+
+    fn move_cursor(&self, change: impl Fn(Cursor) -> Cursor) -> Cursor {
+        let mut seen = self.cursor.load(Ordering::Acquire);
+        loop {
+            let next = change(Cursor::unpack(seen));
+            match self.cursor.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Cursor::unpack(seen),
+                Err(newer) => seen = newer,
+            }
+        }
+    }
+
+    /// START: the converter runs from the present position, which lies at ring offset 0.
+    pub fn start(&self) {
+        self.timing.clear();
+        self.move_cursor(|cursor| Cursor { running: true, ..cursor });
+    }
+
+    /// STOP: the position is rounded up to a whole buffer and what was written is forgotten. Returns the cursor as it
+    /// was before, from which [`resume`](Self::resume) can go on.
+    pub fn stop(&self) -> Stopped {
+        let buffer = self.buffer;
+        let was = self
+            .move_cursor(|cursor| Cursor { running: false, position: cursor.position.round_up_to(buffer) });
+        let written = self.written().max(was.position);
+        self.written.store(self.cursor().position.0, Ordering::Release);
+        self.timing.clear();
+        Stopped { position: was.position, ahead: written - was.position }
+    }
+
+    /// RESUME after a pause: goes on at the ring offset where `stopped` left, with the frames written ahead of it.
+    pub fn resume(&self, stopped: Stopped) {
+        let offset = Frames(stopped.position.0 % self.buffer.0);
+        let base = self.cursor().position;
+        self.written.store((base + offset + stopped.ahead).0, Ordering::Release);
+        self.timing.clear();
+        self.move_cursor(|_| Cursor { running: true, position: base + offset });
+    }
+
+    /// WRITE: the guest has put `length` frames at ring offset `offset`, believing the converter to be at `known` (the
+    /// last position it was told).
+    ///
+    /// The offset is absolute in the ring: it may append, skip ahead, or rewind and rewrite what isn't played yet. The
+    /// guest keeps its own end within one buffer after `known`, which tells a skip from a rewind.
+    pub fn wrote(&self, offset: Frames, length: Frames, known: Frames) {
+        let written = self.written();
+        let end = resolve_write(self.buffer, written, known, offset, length);
+        self.written.store(end.max(written).0, Ordering::Release);
+    }
+
+    /// CLOSE: takes the memory away from readers, waiting for a copy under way (microseconds), and unmaps it. A reader
+    /// finds silence from now on.
+    pub fn close(&self) {
+        let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
+        if before & CLOSED != 0 {
+            return;
+        }
+        self.move_cursor(|cursor| Cursor { running: false, ..cursor });
+        while self.gate.load(Ordering::Acquire) != CLOSED {
+            std::thread::yield_now();
+        }
+        // SAFETY: the gate is closed and empty: no access to the cell is under way and none can begin.
+        let pages = unsafe { (*self.pages.get()).take() };
+        drop(pages);
+    }
+
+    /// Copies octets of the ring, such as a volume array that lies in it.
+    ///
+    /// # Errors
+    /// [`RingClosed`]; also for a range outside the ring.
+    pub fn read(&self, offset: Octets, out: &mut [u8]) -> Result<(), RingClosed> {
+        self.with_pages(|pages| pages.read(offset.0 as usize, out).map_err(|_| RingClosed))
+            .ok_or(RingClosed)?
+    }
+
+    /// Copies octets into the ring.
+    ///
+    /// # Errors
+    /// [`RingClosed`]; also for a range outside the ring.
+    pub fn write(&self, offset: Octets, from: &[u8]) -> Result<(), RingClosed> {
+        self.with_pages(|pages| pages.write(offset.0 as usize, from).map_err(|_| RingClosed))
+            .ok_or(RingClosed)?
+    }
+
+    // ---- the reader's side ----------------------------------------------------------------------------------------
+
+    fn with_pages<T>(&self, access: impl FnOnce(&Pages) -> T) -> Option<T> {
+        let before = self.gate.fetch_add(1, Ordering::AcqRel);
+        let result = if before & CLOSED == 0 {
+            // SAFETY: this access is counted in the gate, so `close` won't take the pages out until it has ended.
+            unsafe { (*self.pages.get()).as_ref() }.map(access)
+        } else {
+            None
+        };
+        self.gate.fetch_sub(1, Ordering::AcqRel);
+        result
+    }
+
+    /// A playback cycle at `now`: fills `out` (whole frames) with the next frames, silence where there are none, and
+    /// moves on. Returns the position of the first frame in `out`, or `None` when the ring is at rest or closed.
+    ///
+    /// For a callback.
+    pub fn play(&self, now: Nanos, out: &mut [u8]) -> Option<Frames> {
+        let size = self.format.frame_octets() as usize;
+        let frames = Frames((out.len() / size) as u64);
+        self.last_cycle.store(now.0, Ordering::Release);
+        let cursor = self.cursor();
+        if !cursor.running {
+            self.format.fill_silence(out);
+            return None;
+        }
+        let written = self.written();
+        let ready = Frames(written.0.saturating_sub(cursor.position.0)).min(frames).min(self.buffer);
+        let (sound, silence) = out.split_at_mut(ready.0 as usize * size);
+        let copied = self.with_pages(|pages| {
+            for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
+                if let Some(part) = sound.get_mut(part) {
+                    let _ = pages.read(ring_offset, part);
+                }
+            }
+        });
+        if copied.is_none() {
+            self.format.fill_silence(out);
+            return None;
+        }
+        self.format.fill_silence(silence);
+        self.advance(cursor, frames, frames - ready);
+        Some(cursor.position)
+    }
+
+    /// A capture cycle at `now`: puts the frames of `input` into the ring and moves on. Returns the position of the
+    /// first of them, or `None` when the ring is at rest or closed.
+    ///
+    /// For a callback.
+    pub fn capture(&self, now: Nanos, input: &[u8]) -> Option<Frames> {
+        let size = self.format.frame_octets() as usize;
+        let frames = Frames((input.len() / size) as u64);
+        self.last_cycle.store(now.0, Ordering::Release);
+        let cursor = self.cursor();
+        if !cursor.running {
+            return None;
+        }
+        // More than a whole ring in one cycle: only the newest frames find room, as in hardware.
+        let lost = Frames(frames.0.saturating_sub(self.buffer.0));
+        let kept = input.get(lost.0 as usize * size..frames.0 as usize * size)?;
+        self.with_pages(|pages| {
+            for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
+                if let Some(part) = kept.get(part) {
+                    let _ = pages.write(ring_offset, part);
+                }
+            }
+        })?;
+        self.advance(cursor, frames, Frames(0));
+        Some(cursor.position)
+    }
+
+    /// Moves on by `frames` without a server: playback is consumed unheard, capture is silence.
+    pub(crate) fn pass_unheard(&self, frames: Frames) {
+        let cursor = self.cursor();
+        if !cursor.running {
+            return;
+        }
+        match self.direction {
+            Direction::Playback => {
+                let ready = Frames(self.written().0.saturating_sub(cursor.position.0)).min(frames);
+                self.advance(cursor, frames, frames - ready);
+            }
+            Direction::Capture => {
+                let size = self.format.frame_octets() as usize;
+                let kept = frames.min(self.buffer);
+                let mut silence = vec![0; kept.0 as usize * size];
+                self.format.fill_silence(&mut silence);
+                self.with_pages(|pages| {
+                    for (offset, part) in
+                        segments(self.buffer, size, cursor.position + frames - kept, silence.len())
+                    {
+                        let _ = pages.write(offset, &silence[part]);
+                    }
+                });
+                self.advance(cursor, frames, Frames(0));
+            }
+        }
+    }
+
+    /// Moves the cursor unless a stop or another reader was faster, and counts what was missing.
+    fn advance(&self, from: Cursor, frames: Frames, missing: Frames) {
+        let next = Cursor { running: true, position: from.position + frames };
+        let moved = self
+            .cursor
+            .compare_exchange(from.pack(), next.pack(), Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok();
+        if moved && missing > Frames(0) {
+            if missing < frames || from.position == self.written() {
+                self.underruns.fetch_add(1, Ordering::Relaxed);
+            }
+            self.starved.fetch_add(missing.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Publishes what the cycle says of the server's clock.
+    ///
+    /// For a callback.
+    pub fn publish(&self, timing: Timing) {
+        self.timing.store(timing);
+    }
+}
+
+/// What a stop left: where the converter was, and how many frames were written ahead of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// The position at the moment of the stop.
+    pub position: Frames,
+    /// Frames written and not yet consumed.
+    pub ahead: Frames,
+}
+
+/// The end position of a WRITE of `length` frames at ring offset `offset`, given the end `written` so far and the
+/// position `known` to the guest.
+fn resolve_write(buffer: Frames, written: Frames, known: Frames, offset: Frames, length: Frames) -> Frames {
+    let ring = buffer.0;
+    let ahead = (offset.0 % ring + ring - written.0 % ring) % ring;
+    let fill = written.0.saturating_sub(known.0);
+    let back = ring - ahead;
+    // An end beyond one buffer after the known position can't be meant, so the write rewinds.
+    let rewinds = fill + ahead + length.0 > ring && back <= written.0;
+    if rewinds { Frames(written.0 - back + length.0) } else { Frames(written.0 + ahead + length.0) }
+}
+
+/// The parts of `len` octets from `position`, cut where the ring wraps: (octet offset in the ring, range in the copy).
+/// There are at most two, as nobody moves more than one ring at a time.
+fn segments(
+    buffer: Frames,
+    size: usize,
+    position: Frames,
+    len: usize,
+) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> {
+    let start = (position.0 % buffer.0) as usize * size;
+    let first = len.min(buffer.0 as usize * size - start);
+    [(start, 0..first), (0, first..len)].into_iter().filter(|(_, part)| !part.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SampleFormat;
+    use proptest::prelude::*;
+
+    const NOW: Nanos = Nanos(1);
+
+    fn ring(direction: Direction, buffer: u64) -> PcmRing {
+        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
+        PcmRing::new(direction, format, Frames(buffer), Pages::anonymous(4096).unwrap())
+    }
+
+    fn write(ring: &PcmRing, offset: u64, data: &[u8], known: u64) {
+        ring.write(Octets(offset), data).unwrap();
+        ring.wrote(Frames(offset), Frames(data.len() as u64), Frames(known));
+    }
+
+    fn play(ring: &PcmRing, frames: usize) -> Vec<u8> {
+        let mut out = vec![0; frames];
+        ring.play(NOW, &mut out);
+        out
+    }
+
+    #[test]
+    fn silence_is_played_where_nothing_was_written_and_the_position_runs_on() {
+        let ring = ring(Direction::Playback, 8);
+        write(&ring, 0, &[1, 2, 3], 0);
+        assert_eq!(play(&ring, 2), [0x80, 0x80], "at rest before START");
+        ring.start();
+        assert_eq!(play(&ring, 5), [1, 2, 3, 0x80, 0x80]);
+        assert_eq!(ring.cursor().position, Frames(5));
+        assert_eq!((ring.starved(), ring.underruns()), (Frames(2), 1));
+        assert_eq!(play(&ring, 2), [0x80, 0x80]);
+        assert_eq!((ring.starved(), ring.underruns()), (Frames(4), 1), "one underrun, however long");
+    }
+
+    #[test]
+    fn late_frames_are_never_played_later() {
+        let ring = ring(Direction::Playback, 8);
+        ring.start();
+        assert_eq!(play(&ring, 4), [0x80; 4]);
+        write(&ring, 0, &[1, 2, 3, 4, 5, 6], 0);
+        assert_eq!(play(&ring, 4), [5, 6, 0x80, 0x80]);
+    }
+
+    #[test]
+    fn a_rewind_rewrites_what_is_not_played_yet() {
+        let ring = ring(Direction::Playback, 8);
+        write(&ring, 0, &[1, 2, 3, 4, 5, 6, 7, 8], 0);
+        ring.start();
+        assert_eq!(play(&ring, 2), [1, 2]);
+        write(&ring, 4, &[50, 60], 2);
+        assert_eq!(ring.written(), Frames(8), "what was written after it stays");
+        write(&ring, 0, &[9, 10], 2);
+        assert_eq!(play(&ring, 8), [3, 4, 50, 60, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn a_whole_ring_can_be_rewritten_before_start() {
+        let ring = ring(Direction::Playback, 4);
+        write(&ring, 0, &[1, 2, 3, 4], 0);
+        write(&ring, 0, &[5, 6, 7, 8], 0);
+        assert_eq!(ring.written(), Frames(4));
+        ring.start();
+        assert_eq!(play(&ring, 5), [5, 6, 7, 8, 0x80]);
+    }
+
+    #[test]
+    fn each_start_plays_from_ring_offset_0_at_a_position_that_never_goes_back() {
+        let ring = ring(Direction::Playback, 6);
+        write(&ring, 0, &[1, 2, 3], 0);
+        ring.start();
+        play(&ring, 8);
+        ring.stop();
+        assert_eq!(ring.cursor(), Cursor { running: false, position: Frames(12) });
+        write(&ring, 0, &[4, 5], 12);
+        ring.start();
+        assert_eq!(play(&ring, 3), [4, 5, 0x80]);
+    }
+
+    #[test]
+    fn a_resume_goes_on_with_the_next_frame() {
+        let ring = ring(Direction::Playback, 6);
+        write(&ring, 0, &[1, 2, 3, 4], 0);
+        ring.start();
+        assert_eq!(play(&ring, 2), [1, 2]);
+        let stopped = ring.stop();
+        assert_eq!(play(&ring, 2), [0x80, 0x80]);
+        ring.resume(stopped);
+        assert_eq!(play(&ring, 3), [3, 4, 0x80]);
+    }
+
+    #[test]
+    fn captured_frames_wrap_and_the_newest_of_too_many_stay() {
+        let ring = ring(Direction::Capture, 4);
+        ring.start();
+        assert_eq!(ring.capture(NOW, &[1, 2, 3]), Some(Frames(0)));
+        assert_eq!(ring.capture(NOW, &[4, 5]), Some(Frames(3)));
+        let mut seen = [0; 4];
+        ring.read(Octets(0), &mut seen).unwrap();
+        assert_eq!(seen, [5, 2, 3, 4]);
+        ring.capture(NOW, &[10, 11, 12, 13, 14, 15]);
+        ring.read(Octets(0), &mut seen).unwrap();
+        assert_eq!(seen, [13, 14, 15, 12], "frame p lies at p mod 4");
+    }
+
+    #[test]
+    fn a_closed_ring_gives_silence_and_its_memory_back() {
+        struct Owner(std::sync::Arc<std::sync::atomic::AtomicBool>);
+        impl Drop for Owner {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let gone = std::sync::Arc::default();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4096).unwrap();
+        let owner = Box::new(Owner(std::sync::Arc::clone(&gone)));
+        let fd = std::os::fd::AsFd::as_fd(&file);
+        let pages = Pages::of_device(fd, 0, 4096, crate::Access::ReadWrite, Some(owner)).unwrap();
+        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
+        let ring = PcmRing::new(Direction::Playback, format, Frames(8), pages);
+        write(&ring, 0, &[1, 2, 3], 0);
+        ring.start();
+        ring.close();
+        ring.close();
+        assert!(gone.load(Ordering::SeqCst), "given back while the ring is still held");
+        assert_eq!(play(&ring, 2), [0x80, 0x80]);
+        assert_eq!(ring.read(Octets(0), &mut [0]), Err(RingClosed));
+    }
+
+    proptest! {
+        /// Any mix of appends, rewinds, skips and cycles that a guest may make: the end that the ring computes is the
+        /// guest's own, and no more than one buffer is ever ahead of what the guest knows.
+        #[test]
+        fn writes_resolve_to_what_the_guest_meant(
+            buffer in 4u64..64,
+            steps in proptest::collection::vec((0u8..3, 0u64..64, 1u64..64, 0u64..64), 1..200),
+        ) {
+            let ring = ring(Direction::Playback, buffer);
+            ring.start();
+            let (mut appl, mut highest) = (0u64, 0u64);
+            for (kind, amount, length, cycle) in steps {
+                let known = ring.cursor().position.0;
+                // A guest in an underrun stops; it never writes behind the position it knows.
+                appl = appl.max(known);
+                let room = known + buffer - appl;
+                match kind {
+                    1 => appl -= amount.min(appl - known),
+                    2 => appl += amount.min(room.saturating_sub(1)),
+                    _ => (),
+                }
+                let length = length.min(known + buffer - appl);
+                if length > 0 {
+                    ring.wrote(Frames(appl % buffer), Frames(length), Frames(known));
+                    appl += length;
+                    highest = highest.max(appl);
+                    prop_assert_eq!(ring.written().0, highest);
+                }
+                let cycle = cycle.min(highest.saturating_sub(known));
+                play(&ring, cycle as usize);
+            }
+        }
+    }
+}

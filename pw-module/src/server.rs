@@ -1,0 +1,120 @@
+//! What a sound server is to the bridge: a place where rings become nodes.
+
+use std::sync::Arc;
+
+use crate::units::Frames;
+use crate::{Direction, PcmRing, StreamFormat};
+
+/// The application that a node belongs to in a mixer: one per domain, and one connection to the server each, because
+/// mixers print the name of the connection and not of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// The name that mixers show in bold: the domain's.
+    pub name: String,
+    /// Unique per domain and stable over its restarts (never made of the domid): the key of the connection.
+    pub id: String,
+    /// The domain's present number, shown as `xen.domid`.
+    pub domid: u16,
+}
+
+/// How a ring shows itself on the desktop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// An application's stream: guest playback plays to a sink, guest capture records from a source.
+    #[default]
+    Stream,
+    /// A device: guest playback is a virtual source that applications record from, guest capture a virtual sink.
+    Device,
+}
+
+/// Everything that a server has to know to show a ring as a node. All texts are clean (no control characters).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSpec {
+    /// The application that the node belongs to.
+    pub client: Client,
+    /// `node.name`: `vsnd.<domain>.<card>.<pcm>.<stream>`.
+    pub name: String,
+    /// `node.description`, for graph tools: domain and PCM.
+    pub description: String,
+    /// `media.name`, which mixers print beside the application's name.
+    pub media_name: String,
+    /// The key under which volume and routing are remembered: unique per stream, free of the domid.
+    pub restore_key: String,
+    /// Stream of an application, or a device of its own.
+    pub role: Role,
+    /// The shape of the frames in the ring.
+    pub format: StreamFormat,
+    /// Playback or capture, as the guest sees it.
+    pub direction: Direction,
+    /// The guest's period: the server is asked for cycles no longer than this.
+    pub period: Frames,
+}
+
+/// A node's life as the server reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// Asked for, not yet in the server's graph.
+    Connecting,
+    /// In the graph under the server's number for it, at rest.
+    Idle {
+        /// The server's number for the node.
+        id: u32,
+    },
+    /// In the graph and called at every cycle.
+    Running {
+        /// The server's number for the node.
+        id: u32,
+    },
+    /// Not in the graph; the text says why.
+    Failed(String),
+}
+
+/// A change of one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeEvent {
+    /// [`NodeSpec::name`] of the node.
+    pub node: String,
+    /// The application that the node belongs to: [`Client::id`].
+    pub client: String,
+    /// What became of it.
+    pub state: NodeState,
+}
+
+/// The name and version of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerInfo {
+    /// As the server calls itself: "PipeWire", "PulseAudio", or "null".
+    pub name: String,
+    /// The server's own version text; empty for the null server.
+    pub version: String,
+}
+
+/// What a server tells the bridge, from its own thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// The server answered.
+    Connected(ServerInfo),
+    /// The server went away; the text says what was seen.
+    Lost(String),
+    /// One node changed.
+    Node(NodeEvent),
+}
+
+/// A sound server. Its methods never wait for the server: they post a command to the server's thread and return.
+pub trait SoundServer: Send + Sync {
+    /// Shows `ring` as a node until the returned handle is dropped. Failures arrive as [`NodeState::Failed`].
+    /// `None`: this server has no nodes, and the ring is left to the [`NullClock`](crate::NullClock).
+    fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>>;
+
+    /// Sample formats that the server carries without a conversion of ours.
+    fn carries(&self, format: crate::SampleFormat) -> bool;
+}
+
+/// A node's handle. Dropping it plays the tail to its last frame and takes the node away; it never waits.
+pub trait Node: Send {
+    /// The stream starts: the node is to be called at every cycle. Never waits.
+    fn start(&self);
+
+    /// The stream stopped: once the tail is heard the node may rest, so that silence costs nothing. Never waits.
+    fn stop(&self);
+}

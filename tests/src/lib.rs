@@ -1,0 +1,1 @@
+//! Harness shared by the integration tests: headless servers, real xenstored, recordings.
