@@ -9,8 +9,10 @@ mod buffer;
 mod connection;
 mod format;
 mod node;
+pub mod private;
 mod process;
 mod properties;
+mod survey;
 mod thread;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use pipewire as pw;
 use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
 use node::NodeKey;
 use process::Shared;
+pub use survey::{Object, SurveyError, survey};
 use thread::Command;
 
 /// Why the thread for PipeWire can't start.
