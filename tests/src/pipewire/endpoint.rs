@@ -57,6 +57,11 @@ impl Sound {
         split.filter(|sound| !sound.is_empty()).collect()
     }
 
+    /// Whether the newest sample isn't silent.
+    pub fn sounding(&self) -> bool {
+        self.sounding
+    }
+
     fn record(&mut self, samples: &[[u8; 4]]) {
         for sample in samples {
             let sample = f32::from_le_bytes(*sample);
