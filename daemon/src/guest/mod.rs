@@ -1,1 +1,11 @@
 //! One guest card: bus states, configuration snapshot, its streams.
+
+mod bus;
+mod connection;
+mod device;
+mod domain;
+pub mod names;
+
+pub use connection::ConnectError;
+pub use device::{Device, DeviceContext, DeviceId, Outcome};
+pub use domain::Domain;
