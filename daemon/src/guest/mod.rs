@@ -1,1 +1,3 @@
 //! One guest card: bus states, configuration snapshot, its streams.
+
+pub mod names;
