@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tracing::{debug, error};
-use vsnd_pw_module::Access;
+use vsnd_pw_module::{Access, OutOfRange};
 
 use super::device::{DeviceContext, DeviceId};
-use super::domain::Domain;
-use super::names;
+use super::names::{Domain, Place};
 use crate::config::DomainPolicy;
 use crate::sndif::{
-    BackRing, CardConfig, CardError, EventPage, PublishedStream, Request, Response, RingError, Status,
+    BackRing, CardConfig, CardError, EventPage, PublishedStream, Request, RingError,
 };
 use crate::stream::{EventWriter, PcmStream, StreamSetup};
 use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort, StoreError};
@@ -42,6 +41,14 @@ pub enum ConnectError {
         stream: String,
         /// Why.
         error: EventError,
+    },
+    /// A mapping that is no page.
+    #[error("{stream}: {error}")]
+    Page {
+        /// Which stream: "PCM 0 stream 1".
+        stream: String,
+        /// Why.
+        error: OutOfRange,
     },
     /// Event channels at all.
     #[error("{0}")]
@@ -92,7 +99,7 @@ impl Connection {
                 let published = PublishedStream::read(&*context.xen.store, frontend, pcm.index, stream.index)?;
                 let setup = StreamSetup {
                     domain: domain.clone(),
-                    place: names::Place { card: id.device, pcm: pcm.index, stream: stream.index },
+                    place: Place { card: id.device, pcm: pcm.index, stream: stream.index },
                     pcm_name: pcm.name.clone(),
                     direction: stream.direction,
                     limits: stream.limits.clone(),
@@ -130,6 +137,7 @@ impl Drop for Connection {
 enum ChannelError {
     Grant(GrantError),
     Event(EventError),
+    Page(OutOfRange),
 }
 
 impl ChannelError {
@@ -137,6 +145,7 @@ impl ChannelError {
         match self {
             Self::Grant(error) => ConnectError::Grant { stream, error },
             Self::Event(error) => ConnectError::Event { stream, error },
+            Self::Page(error) => ConnectError::Page { stream, error },
         }
     }
 }
@@ -154,8 +163,8 @@ impl Channel {
             mapped.map_err(ChannelError::Grant)
         };
         let bind = |port: RemotePort| events.bind(id.frontend, port).map_err(ChannelError::Event);
-        let ring = BackRing::attach(page(published.ring)?);
-        let event_page = EventPage::attach(page(published.event_ring)?);
+        let ring = BackRing::attach(page(published.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
+        let event_page = EventPage::attach(page(published.event_ring)?).map_err(ChannelError::Page)?;
         let (requests, positions) = (bind(published.port)?, bind(published.event_port)?);
         let notify = {
             let events = Arc::clone(events);
@@ -166,41 +175,35 @@ impl Channel {
         Ok(Self { requests, positions, ring, stream, broken: false })
     }
 
-    /// Answers what is in the ring, a ring's length at most. Returns whether more may be waiting.
+    /// Answers what is in the ring, a ring's length at most. Returns whether more is waiting.
     fn answer(&mut self, events: &dyn Events) -> bool {
+        if self.broken {
+            return false;
+        }
+        let answered = self.answer_some(events);
+        answered.unwrap_or_else(|error| {
+            self.stream.complain(&error);
+            self.stream.close();
+            self.broken = true;
+            false
+        })
+    }
+
+    fn answer_some(&mut self, events: &dyn Events) -> Result<bool, RingError> {
         for _ in 0..REQUESTS_A_TURN {
-            if self.broken {
-                return false;
-            }
-            let slot = match self.ring.take() {
-                Ok(Some(slot)) => slot,
-                Ok(None) => return false,
-                Err(error) => {
-                    self.break_off(&error);
-                    return false;
-                }
-            };
-            let response = match Request::parse(&slot) {
+            let Some(packet) = self.ring.take()? else { return self.ring.final_check() };
+            let response = match Request::parse(&packet) {
                 Ok(request) => self.stream.answer(&request),
                 Err(malformed) => {
                     self.stream.complain(&malformed);
-                    Response::failure(malformed.id, malformed.operation, Status::EINVAL)
+                    malformed.response()
                 }
             };
-            if let Err(error) = self.ring.respond(&response.encode()) {
-                self.break_off(&error);
-                return false;
-            }
+            self.ring.respond(&response.encode())?;
             // Always: a frontend that timed out may have left its wish for notifications behind.
             events.notify(self.requests);
         }
-        true
-    }
-
-    fn break_off(&mut self, error: &RingError) {
-        self.stream.complain(error);
-        self.stream.close();
-        self.broken = true;
+        Ok(true)
     }
 }
 

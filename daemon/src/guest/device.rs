@@ -8,7 +8,7 @@ use vsnd_pw_module::{SoundServer, monotonic_now};
 
 use super::bus::{Bus, Facts, Step};
 use super::connection::{ConnectError, Connection};
-use super::domain::Domain;
+use super::names::Domain;
 use crate::config::DomainPolicy;
 use crate::sndif::{self, BusState, CardConfig};
 use crate::stream::Pacer;
@@ -115,7 +115,7 @@ impl Device {
         for _ in 0..8 {
             let Some(facts) = self.facts(context)? else { return Ok(Outcome::Gone) };
             let step = self.bus.next(facts);
-            debug!(domain = %self.domain.name, device = %self.id, ?facts, ?step);
+            debug!(domain = %self.domain.shown(), device = %self.id, ?facts, ?step);
             match step {
                 Step::Rest => return Ok(Outcome::Rest),
                 Step::Wait(until) => return Ok(Outcome::LookAgain(until)),
@@ -123,12 +123,12 @@ impl Device {
                 Step::Connect => self.connect(context)?,
                 Step::Release => {
                     self.connection = None;
-                    info!(domain = %self.domain.name, device = %self.id, "sound card released");
+                    info!(domain = %self.domain.shown(), device = %self.id, "sound card released");
                 }
                 Step::Write(state) => self.write_state(context, state)?,
             }
         }
-        warn!(domain = %self.domain.name, device = %self.id, "the card's states go round in a circle; it is left alone until they change");
+        warn!(domain = %self.domain.shown(), device = %self.id, "the card's states go round in a circle; it is left alone until they change");
         Ok(Outcome::Rest)
     }
 
@@ -152,7 +152,7 @@ impl Device {
             }
             if let Err(error) = &config {
                 // Offered all the same: a domain must not fail to start for want of sound.
-                error!(domain = %self.domain.name, device = %self.id, "the sound card's configuration can't be used, the guest will have no sound: {error}; mend vsnd= in the guest's configuration");
+                error!(domain = %self.domain.shown(), device = %self.id, "the sound card's configuration can't be used, the guest will have no sound: {error}; mend vsnd= in the guest's configuration");
             }
             self.config = Some(config);
         }
@@ -176,14 +176,14 @@ impl Device {
         };
         match connected {
             Ok(connection) => {
-                info!(domain = %self.domain.name, device = %self.id, "sound card connected");
+                info!(domain = %self.domain.shown(), device = %self.id, "sound card connected");
                 self.connection = Some(connection);
                 self.bus.connected();
                 self.write_state(context, BusState::Connected)
             }
             Err(ConnectError::Store(error @ StoreError::Disconnected(_))) => Err(error),
             Err(error) => {
-                error!(domain = %self.domain.name, device = %self.id, "the sound card can't be connected: {error}");
+                error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}");
                 self.bus.failed(monotonic_now());
                 self.write_state(context, BusState::Closed)
             }
@@ -191,7 +191,7 @@ impl Device {
     }
 
     fn write_state(&self, context: &DeviceContext, state: BusState) -> Result<(), StoreError> {
-        write_existing(context, &self.backend, "state", state.to_string().as_bytes())
+        write_existing(context, &self.backend, "state", state.number().to_string().as_bytes())
     }
 }
 

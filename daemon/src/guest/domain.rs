@@ -1,17 +1,7 @@
 //! Who a domain is, by the toolstack's word: nodes that the guest itself can't write.
 
+use super::names::Domain;
 use crate::xen::{DomId, Nodes, StoreError};
-
-/// A domain as the desktop user knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Domain {
-    /// Its present number.
-    pub id: DomId,
-    /// Its name in the toolstack; `domain-<id>` while it has none.
-    pub name: String,
-    /// Its UUID, by which its settings are remembered; a domain without one is known by its name.
-    pub uuid: Option<String>,
-}
 
 impl Domain {
     /// Reads who domain `id` is.
@@ -21,10 +11,8 @@ impl Domain {
     pub fn read(store: &dyn Nodes, id: DomId) -> Result<Self, StoreError> {
         let home = format!("/local/domain/{id}");
         let name = text(store, &format!("{home}/name"))?;
-        let uuid = text(store, &format!("{home}/vm"))?
-            .and_then(|vm| vm.strip_prefix("/vm/").map(str::to_lowercase))
-            .filter(|uuid| uuid.len() == 36 && uuid.bytes().all(|octet| octet.is_ascii_hexdigit() || octet == b'-'));
-        Ok(Self { id, name: name.unwrap_or_else(|| format!("domain-{id}")), uuid })
+        let uuid = text(store, &format!("{home}/vm"))?.and_then(|vm| vm.strip_prefix("/vm/").map(str::to_owned));
+        Ok(Self { id, name, uuid })
     }
 
     /// Whether domain `id` is still there.

@@ -6,6 +6,5 @@ mod device;
 mod domain;
 pub mod names;
 
-pub use connection::ConnectError;
+pub use connection::{ConnectError, Connection};
 pub use device::{Device, DeviceContext, DeviceId, Outcome};
-pub use domain::Domain;

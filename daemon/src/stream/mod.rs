@@ -8,5 +8,5 @@ mod voice;
 
 pub use clock::PositionClock;
 pub use events::EventWriter;
-pub use pacer::Pacer;
+pub use pacer::{Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};

@@ -16,7 +16,7 @@ use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
 use crate::sndif::{
-    DirectoryError, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span, Status, Trigger, directory,
+    self, DirectoryError, Errno, FormatCode, HwParams, Limits, Open, Operation, Request, Response, Span, Trigger,
 };
 use crate::xen::{GrantError, GrantRef, Grants};
 
@@ -66,10 +66,8 @@ struct OpenStream {
 /// Why an OPEN is refused.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
-    #[error("sample format {0} is not one of sndif's")]
-    UnknownFormat(u8),
     #[error("sample format {0} is not carried by the sound server, or not in the card's sample-formats")]
-    Format(PcmFormat),
+    Format(FormatCode),
     #[error("{0} channels are not in the card's channels-min to channels-max")]
     Channels(u8),
     #[error("a rate of {0} Hz is not in the card's sample-rates")]
@@ -100,10 +98,10 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn status(&self) -> Status {
+    fn errno(&self) -> Errno {
         match self {
-            Self::NotOpen(_) => Status::EIO,
-            _ => Status::EINVAL,
+            Self::NotOpen(_) => Errno::Io,
+            _ => Errno::Invalid,
         }
     }
 }
@@ -131,8 +129,8 @@ impl PcmStream {
 
     /// Answers one request, from memory: nothing here waits for a sound server.
     pub fn answer(&mut self, request: &Request) -> Response {
-        let name = request.operation.name();
-        debug!(domain = %self.setup.domain.shown(), place = %self.setup.place, ?request);
+        let name = name(&request.operation);
+        debug!(domain = %self.setup.domain.shown(), place = ?self.setup.place, ?request);
         let done = match &request.operation {
             Operation::Open(open) => self.open(open).map_err(Refusal::from),
             Operation::Close => {
@@ -145,14 +143,14 @@ impl PcmStream {
             Operation::Trigger(trigger) => self.trigger(name, *trigger),
             Operation::HwParamQuery(asked) => return self.query(request, asked),
             Operation::SetVolume(_) | Operation::GetVolume(_) | Operation::Mute(_) | Operation::Unmute(_) => {
-                return request.respond(Status::EOPNOTSUPP);
+                return request.response(Err(Errno::NotSupported));
             }
         };
         match done {
-            Ok(()) => request.respond(Status::Ok),
+            Ok(()) => request.response(Ok(())),
             Err(refusal) => {
                 self.complain(&refusal);
-                request.respond(refusal.status())
+                request.response(Err(refusal.errno()))
             }
         }
     }
@@ -179,8 +177,8 @@ impl PcmStream {
 
     fn query(&mut self, request: &Request, asked: &HwParams) -> Response {
         match self.setup.limits.narrow(asked) {
-            Some(params) => request.respond_with(params),
-            None => request.respond(Status::EINVAL),
+            Some(params) => Response { hw_params: Some(params), ..request.response(Ok(())) },
+            None => request.response(Err(Errno::Invalid)),
         }
     }
 
@@ -205,8 +203,8 @@ impl PcmStream {
 
     fn check_format(&self, asked: &Open) -> Result<StreamFormat, OpenError> {
         let limits = &self.setup.limits;
-        let code = PcmFormat::from_code(asked.format).ok_or(OpenError::UnknownFormat(asked.format))?;
-        let sample = code.sample_format().filter(|_| limits.allows_format(code)).ok_or(OpenError::Format(code))?;
+        let known = asked.format.known().filter(|format| limits.formats.contains(*format));
+        let sample = known.and_then(|format| format.sample_format()).ok_or(OpenError::Format(asked.format))?;
         if !limits.allows_channels(asked.channels) {
             return Err(OpenError::Channels(asked.channels));
         }
@@ -217,7 +215,7 @@ impl PcmStream {
     /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
     fn references(&self, asked: &Open) -> Result<Vec<GrantRef>, DirectoryError<GrantError>> {
         let pages = asked.buffer.0.div_ceil(PAGE) as usize;
-        directory::walk(asked.directory, pages, |reference| {
+        sndif::walk(asked.directory, pages, |reference| {
             let page: Pages = self.grants.map(self.setup.domain.id, &[reference], Access::ReadOnly)?;
             let mut copy = [0; PAGE as usize];
             page.read(0, &mut copy).map_err(|error| GrantError::Device(error.to_string()))?;
@@ -299,5 +297,21 @@ impl PcmStream {
             Trigger::Stop | Trigger::Pause => open.node.iter().for_each(|node| node.stop()),
         }
         Ok(())
+    }
+}
+
+/// An operation as the log names it.
+fn name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Open(_) => "OPEN",
+        Operation::Close => "CLOSE",
+        Operation::Read(_) => "READ",
+        Operation::Write(_) => "WRITE",
+        Operation::SetVolume(_) => "SET_VOLUME",
+        Operation::GetVolume(_) => "GET_VOLUME",
+        Operation::Mute(_) => "MUTE",
+        Operation::Unmute(_) => "UNMUTE",
+        Operation::Trigger(_) => "TRIGGER",
+        Operation::HwParamQuery(_) => "HW_PARAM_QUERY",
     }
 }
