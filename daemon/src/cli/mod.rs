@@ -1,5 +1,6 @@
 //! The command line: what was asked for, and how the outcome is told.
 
+mod check;
 mod log;
 mod run;
 
@@ -172,7 +173,7 @@ pub fn main() -> ExitCode {
     let outcome = log::start().and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args),
         Command::Demo(_) => anyhow::bail!("demo: to come"),
-        Command::Check(_) => anyhow::bail!("check: to come"),
+        Command::Check(args) => check::check(&args),
     });
     match outcome {
         Ok(code) => code,
