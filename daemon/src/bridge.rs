@@ -186,7 +186,7 @@ impl Bridge {
 
 /// The directory that holds the backends of all guests' cards.
 fn backends(context: &DeviceContext) -> String {
-    format!("/local/domain/{}/backend/vsnd", context.own)
+    format!("/local/domain/{}/backend/vsnd", context.xen.own)
 }
 
 /// The cards that have a directory of ours.

@@ -34,8 +34,6 @@ impl fmt::Display for DeviceId {
 pub struct DeviceContext {
     /// Xen.
     pub xen: Xen,
-    /// The domain that this process runs in.
-    pub own: DomId,
     /// Where streams become nodes.
     pub server: Arc<dyn SoundServer>,
     /// Tells guests their positions.
@@ -80,7 +78,7 @@ impl Device {
         changed: impl Fn() + Send + 'static,
     ) -> Result<Self, StoreError> {
         // Both paths are made of our own tree and numbers; what the nodes `frontend` and `backend` say is not trusted.
-        let backend = format!("/local/domain/{}/backend/vsnd/{}/{}", context.own, id.frontend, id.device);
+        let backend = format!("/local/domain/{}/backend/vsnd/{}/{}", context.xen.own, id.frontend, id.device);
         let frontend = format!("/local/domain/{}/device/vsnd/{}", id.frontend, id.device);
         let watch = context.xen.store.watch(&format!("{frontend}/state"), Box::new(move |_| changed()))?;
         Ok(Self {

@@ -14,7 +14,7 @@ mod packet;
 mod ring;
 mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use directory::DirectoryError;
 pub use event_page::{EVENT_SLOTS, EventPage, EventPageError, FrontEventPage};

@@ -196,7 +196,7 @@ impl PcmStream {
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
         let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
         let node = self.show(format, period, &ring);
-        lock(&self.voice).open(ring, period, node.is_some());
+        lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
         self.open = Some(OpenStream { format, buffer: asked.buffer, node });
         Ok(())
     }
@@ -282,8 +282,8 @@ impl PcmStream {
         let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
         let mut voice = lock(&self.voice);
         match trigger {
-            Trigger::Start => voice.start(),
-            Trigger::Resume if voice.resume() => (),
+            Trigger::Start => voice.start(monotonic_now()),
+            Trigger::Resume if voice.resume(monotonic_now()) => (),
             Trigger::Resume => return Err(Refusal::NotPaused),
             Trigger::Stop => voice.stop(false),
             Trigger::Pause => voice.stop(true),
