@@ -6,20 +6,25 @@
 //! Packets are little-endian, as every guest is that Xen's sound card exists for; the counters of the shared pages are
 //! in native order, as Xen's ring macros have them.
 
+mod bus;
 pub mod directory;
 mod event_page;
 mod format;
 mod interval;
+pub mod keys;
+mod limits;
 mod packet;
 mod ring;
 mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use bus::{BusState, SUPPORTED_VERSIONS};
 pub use directory::DirectoryError;
 pub use event_page::{EVENT_SLOTS, EventPage, EventPageError, FrontEventPage};
 pub use format::{FormatCode, FormatSet, PcmFormat};
 pub use interval::Interval;
+pub use limits::{Limits, Rates, Refusal, SHORTEST_PERIOD};
 pub use packet::{
     Event, HwParams, Malformed, MalformedReason, Open, Operation, PACKET, Packet, Request, Response, Span,
     Trigger, UnknownEvent, UnknownStatus,
