@@ -82,21 +82,16 @@ impl Pages {
     }
 
     /// Scattered pages of a file, page `i` from octet `offsets[i]`, as one contiguous range: what the grant device does
-    /// with a list of grants. `owner` is kept and dropped after the unmapping.
+    /// with a list of grants.
     ///
     /// # Errors
     /// What mmap says; nothing stays mapped then.
-    pub fn scattered(
-        fd: BorrowedFd<'_>,
-        offsets: &[u64],
-        access: Access,
-        owner: Option<Box<dyn Any + Send + Sync>>,
-    ) -> io::Result<Self> {
+    pub fn scattered(fd: BorrowedFd<'_>, offsets: &[u64], access: Access) -> io::Result<Self> {
         let len = offsets.len() * PAGE;
         let null = std::ptr::null_mut();
         // SAFETY: reserves addresses that the kernel chooses; touches no memory in use.
         let base = unsafe { mmap_anonymous(null, len, ProtFlags::empty(), MapFlags::PRIVATE) }?;
-        let pages = Self::adopt(base, len, access, owner)?;
+        let pages = Self::adopt(base, len, access, None)?;
         for (index, &offset) in offsets.iter().enumerate() {
             let at = base.wrapping_byte_add(index * PAGE);
             let flags = MapFlags::SHARED | MapFlags::FIXED;
@@ -114,6 +109,13 @@ impl Pages {
     ) -> io::Result<Self> {
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { base, len, access, _owner: owner })
+    }
+
+    /// Keeps `owner` together with the mapping; it is dropped after the unmapping.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Box<dyn Any + Send + Sync>) -> Self {
+        self._owner = Some(owner);
+        self
     }
 
     /// Octets mapped.
@@ -265,9 +267,9 @@ mod tests {
     fn scattered_pages_lie_side_by_side_and_a_read_only_one_refuses_writes() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(3 * PAGE as u64).unwrap();
-        let both = Pages::scattered(file.as_fd(), &[2 * PAGE as u64, 0], Access::ReadWrite, None).unwrap();
+        let both = Pages::scattered(file.as_fd(), &[2 * PAGE as u64, 0], Access::ReadWrite).unwrap();
         both.write(PAGE - 2, b"abcd").unwrap();
-        let first = Pages::scattered(file.as_fd(), &[0], Access::ReadOnly, None).unwrap();
+        let first = Pages::scattered(file.as_fd(), &[0], Access::ReadOnly).unwrap();
         let mut seen = [0; 2];
         first.read(0, &mut seen).unwrap();
         assert_eq!(&seen, b"cd");

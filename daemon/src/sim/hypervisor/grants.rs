@@ -145,7 +145,7 @@ impl Tables {
         }
         let memory = Arc::clone(&owner.memory);
         drop(domains);
-        let pages = Pages::scattered(memory.as_fd(), &offsets, Access::ReadWrite, None)?;
+        let pages = Pages::scattered(memory.as_fd(), &offsets, Access::ReadWrite)?;
         // Pages come zeroed, also used ones.
         for page in 0..count {
             pages.write(page * PAGE, &[0; PAGE]).map_err(io::Error::other)?;
@@ -283,8 +283,10 @@ impl Grants for GrantDevice {
         let (memory, offsets) = self.tables.enter(self.by, domain, references, access)?;
         let tables = Arc::clone(&self.tables);
         let owner = Box::new(Mapping { tables, domain, references: references.to_vec() });
-        Pages::scattered(memory.as_fd(), &offsets, access, Some(owner))
-            .map_err(|error| GrantError::Device(error.to_string()))
+        match Pages::scattered(memory.as_fd(), &offsets, access) {
+            Ok(pages) => Ok(pages.with_owner(owner)),
+            Err(error) => Err(GrantError::Device(error.to_string())),
+        }
     }
 }
 
