@@ -1,1 +1,8 @@
 //! A hypervisor in one process and a model of the Linux frontend, for demo, tests and benchmarks.
+
+mod hypervisor;
+
+pub use hypervisor::{
+    Attached, BadCard, Card, Connection, Faults, GrantedPages, Guest, GuestPort, Holdings, Hypervisor,
+    Interrupts, Limits, PAGE, Pcm, Settings, Stream, ToolstackError,
+};
