@@ -1,10 +1,15 @@
 #!/bin/sh
 # Installs the Debian packages named on the command line that are not there yet, and checks the Rust toolchain.
-# Nothing happens when nothing is missing; apt runs under sudo when this isn't root.
+# Nothing happens when nothing is missing; apt runs under sudo when this isn't root. A name with a minus at its end is
+# for apt: a package that it must not take along.
 set -eu
 
 missing=
+unwanted=
 for package in "$@"; do
+    case $package in
+        *-) unwanted="$unwanted $package"; continue ;;
+    esac
     state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$state" = installed ] || missing="$missing $package"
 done
@@ -25,8 +30,8 @@ if [ -n "$missing" ]; then
     echo "deps: installing$missing"
     # A list of packages may be days old on a fresh machine, and then names files that are gone.
     $as_root DEBIAN_FRONTEND=noninteractive apt-get update -q
-    # shellcheck disable=SC2086 # a list of words
-    $as_root DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+    # shellcheck disable=SC2086 # lists of words
+    $as_root DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing $unwanted
 fi
 
 wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml)
