@@ -49,14 +49,14 @@ pub struct TestSignal {
 impl TestSignal {
     /// The stereo signal of a seed.
     #[must_use]
-    pub fn new(seed: u32) -> Self {
+    pub const fn new(seed: u32) -> Self {
         Self { seed, channels: Channels::Both }
     }
 
     /// The same signal with only these channels sounding.
     #[must_use]
-    pub fn on(self, channels: Channels) -> Self {
-        Self { channels, ..self }
+    pub const fn on(self, channels: Channels) -> Self {
+        Self { seed: self.seed, channels }
     }
 
     /// Its frame at `index`.
