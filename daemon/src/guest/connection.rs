@@ -12,10 +12,10 @@ use super::device::{DeviceContext, DeviceId};
 use super::names::{Domain, Place};
 use crate::config::DomainPolicy;
 use crate::sndif::{
-    BackRing, CardConfig, CardError, EventPage, PublishedStream, Request, RingError,
+    BackRing, CardConfig, ConfigError, EventPage, Request, RingError, Transport, check_version, keys,
 };
 use crate::stream::{EventWriter, PcmStream, StreamSetup};
-use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort, StoreError};
+use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort};
 
 /// Requests answered for one stream before the others have their turn: a ring holds no more.
 const REQUESTS_A_TURN: usize = 32;
@@ -25,7 +25,7 @@ const REQUESTS_A_TURN: usize = 32;
 pub enum ConnectError {
     /// The configuration, or what the frontend published.
     #[error("{0}")]
-    Config(#[from] CardError),
+    Config(#[from] ConfigError),
     /// A page that the frontend published.
     #[error("{stream}: {error}")]
     Grant {
@@ -53,9 +53,6 @@ pub enum ConnectError {
     /// Event channels at all.
     #[error("{0}")]
     Events(#[from] EventError),
-    /// XenStore.
-    #[error("{0}")]
-    Store(#[from] StoreError),
     /// The system gives no thread.
     #[error("no thread for the card: {0}")]
     Thread(String),
@@ -93,19 +90,21 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let events = (context.xen.open_events)()?;
         let mut channels = Vec::new();
+        check_version(&*context.xen.store, frontend)?;
         for pcm in &config.pcms {
             for stream in &pcm.streams {
                 let place = format!("PCM {} stream {}", pcm.index, stream.index);
-                let published = PublishedStream::read(&*context.xen.store, frontend, pcm.index, stream.index)?;
+                let directory = keys::stream_directory(frontend, pcm.index, stream.index);
+                let transport = Transport::read(&*context.xen.store, &directory)?;
                 let setup = StreamSetup {
                     domain: domain.clone(),
-                    place: Place { card: id.device, pcm: pcm.index, stream: stream.index },
+                    place: Place { card: id.device, pcm: pcm.index.into(), stream: stream.index.into() },
                     pcm_name: pcm.name.clone(),
                     direction: stream.direction,
                     limits: stream.limits.clone(),
                     policy,
                 };
-                let channel = Channel::open(context, &events, id, setup, published);
+                let channel = Channel::open(context, &events, id, setup, transport);
                 channels.push(channel.map_err(|error| error.of(place))?);
             }
         }
@@ -156,16 +155,16 @@ impl Channel {
         events: &Arc<dyn Events>,
         id: DeviceId,
         setup: StreamSetup,
-        published: PublishedStream,
+        transport: Transport,
     ) -> Result<Self, ChannelError> {
         let page = |reference: GrantRef| {
             let mapped = context.xen.grants.map(id.frontend, &[reference], Access::ReadWrite);
             mapped.map_err(ChannelError::Grant)
         };
         let bind = |port: RemotePort| events.bind(id.frontend, port).map_err(ChannelError::Event);
-        let ring = BackRing::attach(page(published.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
-        let event_page = EventPage::attach(page(published.event_ring)?).map_err(ChannelError::Page)?;
-        let (requests, positions) = (bind(published.port)?, bind(published.event_port)?);
+        let ring = BackRing::attach(page(transport.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
+        let event_page = EventPage::attach(page(transport.events)?).map_err(ChannelError::Page)?;
+        let (requests, positions) = (bind(transport.ring_port)?, bind(transport.events_port)?);
         let notify = {
             let events = Arc::clone(events);
             Box::new(move || events.notify(positions))

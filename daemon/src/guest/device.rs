@@ -10,7 +10,7 @@ use super::bus::{Bus, Facts, Step};
 use super::connection::{ConnectError, Connection};
 use super::names::Domain;
 use crate::config::DomainPolicy;
-use crate::sndif::{self, BusState, CardConfig};
+use crate::sndif::{BusState, CardConfig, ConfigError, Problem, SUPPORTED_VERSIONS};
 use crate::stream::Pacer;
 use crate::xen::{DomId, Nodes, StoreError, Watch, Xen};
 
@@ -59,7 +59,7 @@ pub struct Device {
     backend: String,
     frontend: String,
     /// What the toolstack configured, taken before the guest runs: the guest may rewrite every node of it later.
-    config: Option<Result<CardConfig, sndif::CardError>>,
+    config: Option<Result<CardConfig, ConfigError>>,
     bus: Bus,
     connection: Option<Connection>,
     _frontend_state: Box<dyn Watch>,
@@ -144,26 +144,38 @@ impl Device {
     /// Takes the configuration, publishes the protocol's versions and offers the card.
     fn offer(&mut self, context: &DeviceContext) -> Result<(), StoreError> {
         if self.config.is_none() {
-            let config = CardConfig::read(&*context.xen.store, &self.frontend);
-            if let Err(sndif::CardError::Store(error @ StoreError::Disconnected(_))) = config {
-                return Err(error);
-            }
-            if let Err(error) = &config {
-                // Offered all the same: a domain must not fail to start for want of sound.
-                error!(domain = %self.domain.shown(), device = %self.id, "the sound card's configuration can't be used, the guest will have no sound: {error}; mend vsnd= in the guest's configuration");
-            }
-            self.config = Some(config);
+            self.take_config(context)?;
         }
-        write_existing(context, &self.backend, "versions", sndif::VERSIONS.as_bytes())?;
+        write_existing(context, &self.backend, "versions", SUPPORTED_VERSIONS.as_bytes())?;
         self.write_state(context, BusState::InitWait)?;
         self.bus.offered(monotonic_now());
+        Ok(())
+    }
+
+    fn take_config(&mut self, context: &DeviceContext) -> Result<(), StoreError> {
+        let (domain, device) = (self.domain.shown(), self.id);
+        let config = CardConfig::read(&*context.xen.store, &self.frontend);
+        self.config = Some(match config {
+            Ok((config, warnings)) => {
+                for warning in warnings {
+                    warn!(%domain, %device, "the sound card's configuration is odd: {warning}");
+                }
+                Ok(config)
+            }
+            Err(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. }) => return Err(error),
+            Err(error) => {
+                // The card is offered all the same: a domain must not fail to start for want of sound.
+                error!(%domain, %device, "the sound card's configuration can't be used, the guest will have no sound; mend vsnd= in its configuration: {error}");
+                Err(error)
+            }
+        });
         Ok(())
     }
 
     fn connect(&mut self, context: &DeviceContext) -> Result<(), StoreError> {
         // A bridge that starts beside a running guest finds the rings published, and takes the configuration now.
         if self.config.is_none() {
-            self.config = Some(CardConfig::read(&*context.xen.store, &self.frontend));
+            self.take_config(context)?;
         }
         let connected = match &self.config {
             Some(Ok(config)) => {
@@ -179,7 +191,9 @@ impl Device {
                 self.bus.connected();
                 self.write_state(context, BusState::Connected)
             }
-            Err(ConnectError::Store(error @ StoreError::Disconnected(_))) => Err(error),
+            Err(ConnectError::Config(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. })) => {
+                Err(error)
+            }
             Err(error) => {
                 error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}");
                 self.bus.failed(monotonic_now());
@@ -189,7 +203,7 @@ impl Device {
     }
 
     fn write_state(&self, context: &DeviceContext, state: BusState) -> Result<(), StoreError> {
-        write_existing(context, &self.backend, "state", state.number().to_string().as_bytes())
+        write_existing(context, &self.backend, "state", state.value().as_bytes())
     }
 }
 
@@ -208,7 +222,7 @@ fn write_existing(context: &DeviceContext, directory: &str, node: &str, value: &
 /// A state node; `None` when it is missing or not for us to read, `Unknown` when it holds no state.
 fn state(store: &dyn Nodes, path: &str) -> Result<Option<BusState>, StoreError> {
     match store.read(path) {
-        Ok(value) => Ok(Some(BusState::parse(&value))),
+        Ok(value) => Ok(Some(BusState::from_value(&value).unwrap_or(BusState::Unknown))),
         Err(error @ StoreError::Disconnected(_)) => Err(error),
         Err(_) => Ok(None),
     }

@@ -16,7 +16,7 @@ use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
 use crate::sndif::{
-    self, DirectoryError, Errno, FormatCode, HwParams, Limits, Open, Operation, Request, Response, Span, Trigger,
+    self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span, Trigger,
 };
 use crate::xen::{GrantError, GrantRef, Grants};
 
@@ -66,16 +66,8 @@ struct OpenStream {
 /// Why an OPEN is refused.
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
-    #[error("sample format {0} is not carried by the sound server, or not in the card's sample-formats")]
-    Format(FormatCode),
-    #[error("{0} channels are not in the card's channels-min to channels-max")]
-    Channels(u8),
-    #[error("a rate of {0} Hz is not in the card's sample-rates")]
-    Rate(u32),
-    #[error("a buffer of {0} is not a whole number of frames above 0 and up to the card's buffer-size")]
-    Buffer(Octets),
-    #[error("a period of {0} is not a whole number of frames up to the buffer")]
-    Period(Octets),
+    #[error("{0}")]
+    Limits(#[from] sndif::Refusal),
     #[error("the page directory: {0}")]
     Directory(#[from] DirectoryError<GrantError>),
     #[error("the buffer: {0}")]
@@ -101,6 +93,7 @@ impl Refusal {
     fn errno(&self) -> Errno {
         match self {
             Self::NotOpen(_) => Errno::Io,
+            Self::Open(OpenError::Limits(refusal)) => refusal.errno(),
             _ => Errno::Invalid,
         }
     }
@@ -115,7 +108,8 @@ impl PcmStream {
         notify: Box<dyn Fn() + Send>,
     ) -> Self {
         let server = Arc::clone(&context.server);
-        setup.limits.retain_formats(|format| format.sample_format().is_some_and(|sample| server.carries(sample)));
+        let carried = |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
+        setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
         Self {
             setup,
             grants: Arc::clone(&context.xen.grants),
@@ -185,13 +179,10 @@ impl PcmStream {
     fn open(&mut self, asked: &Open) -> Result<(), OpenError> {
         // ALSA's hw_params of an open stream frees the old buffer without a CLOSE.
         self.close();
-        let format = self.check_format(asked)?;
-        let whole = |octets: Octets| format.frames(octets);
-        let buffer = whole(asked.buffer)
-            .filter(|frames| *frames > Frames(0) && asked.buffer <= self.setup.limits.buffer())
-            .ok_or(OpenError::Buffer(asked.buffer))?;
-        let period =
-            whole(asked.period).filter(|frames| *frames <= buffer).ok_or(OpenError::Period(asked.period))?;
+        let format = self.setup.limits.admit(asked)?;
+        // Whole frames, or they would not have been admitted.
+        let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
+        let (buffer, period) = (frames(asked.buffer), frames(asked.period));
         let references = self.references(asked)?;
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
         let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
@@ -201,21 +192,10 @@ impl PcmStream {
         Ok(())
     }
 
-    fn check_format(&self, asked: &Open) -> Result<StreamFormat, OpenError> {
-        let limits = &self.setup.limits;
-        let known = asked.format.known().filter(|format| limits.formats.contains(*format));
-        let sample = known.and_then(|format| format.sample_format()).ok_or(OpenError::Format(asked.format))?;
-        if !limits.allows_channels(asked.channels) {
-            return Err(OpenError::Channels(asked.channels));
-        }
-        let format = StreamFormat::new(sample, asked.channels, asked.rate);
-        format.filter(|_| limits.allows_rate(asked.rate)).ok_or(OpenError::Rate(asked.rate))
-    }
-
     /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
     fn references(&self, asked: &Open) -> Result<Vec<GrantRef>, DirectoryError<GrantError>> {
         let pages = asked.buffer.0.div_ceil(PAGE) as usize;
-        sndif::walk(asked.directory, pages, |reference| {
+        sndif::directory::walk(asked.directory, pages, |reference| {
             let page: Pages = self.grants.map(self.setup.domain.id, &[reference], Access::ReadOnly)?;
             let mut copy = [0; PAGE as usize];
             page.read(0, &mut copy).map_err(|error| GrantError::Device(error.to_string()))?;
