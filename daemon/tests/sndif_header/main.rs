@@ -1,5 +1,6 @@
 //! The wire against Xen's own headers: a C program built on `xen/io/sndif.h` and `xen/io/ring.h` says what packets and
 //! pages look like, and ours have to look the same, octet by octet.
+#![allow(clippy::unwrap_used)] // a test from head to foot
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
