@@ -63,6 +63,16 @@ fn a_long_buffer_narrows_formats_and_channels() {
 }
 
 #[test]
+fn a_short_period_narrows_formats_and_channels() {
+    let mut asked = everything();
+    asked.period.max = Frames(16);
+    let left = Limits::default().narrow(&asked).unwrap();
+    assert_eq!((left.formats.to_string(), left.channels), ("s16_le".into(), Interval::new(2, 2)));
+    asked.period.max = Frames(15);
+    assert_eq!(Limits::default().narrow(&asked), None);
+}
+
+#[test]
 fn listed_rates_are_offered_from_the_least_to_the_greatest_inside() {
     let limits = Limits { rates: Rates::Listed(vec![44_100, 8000, 96_000, 48_000]), ..Limits::default() };
     let mut asked = everything();
