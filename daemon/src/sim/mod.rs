@@ -4,5 +4,5 @@ mod hypervisor;
 
 pub use hypervisor::{
     Attached, BadCard, Card, Connection, Faults, GrantedPages, Guest, GuestPort, Holdings, Hypervisor,
-    Interrupts, Limits, PAGE, Pcm, Settings, Stream, ToolstackError,
+    Limits, PAGE, Pcm, Settings, Stream, ToolstackError,
 };
