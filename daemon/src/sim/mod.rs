@@ -1,5 +1,6 @@
 //! A hypervisor in one process and a model of the Linux frontend, for demo, tests and benchmarks.
 
+pub mod frontend;
 mod hypervisor;
 
 pub use hypervisor::{
