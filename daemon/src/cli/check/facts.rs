@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, getuid};
 use vsnd_bridge::config::Config;
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
+use vsnd_pw_module::ServerEvent;
+use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
 
 use crate::cli::{Server, ServiceArgs};
 
@@ -26,8 +29,8 @@ pub(super) struct Facts {
     pub(super) devices: Vec<File>,
     pub(super) store: Store,
     pub(super) server_choice: Server,
-    /// Name and version of the server that answered, or why none did.
-    pub(super) server: Result<String, String>,
+    /// The server that answered, or why none did.
+    pub(super) server: Result<Answer, String>,
     pub(super) runtime_directory: bool,
     /// The highest real-time priority that this process may take without help.
     pub(super) rtprio: u64,
@@ -60,6 +63,17 @@ pub(super) enum Store {
         /// Guests with cards that this domain is to serve.
         guests: Result<usize, String>,
     },
+}
+
+/// A sound server that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Name and version.
+    pub(super) server: String,
+    /// Whether somebody links streams to devices.
+    pub(super) session_manager: bool,
+    /// Sinks that guests could be heard on.
+    pub(super) sinks: usize,
 }
 
 impl Facts {
@@ -127,20 +141,52 @@ fn name_of(number: u32, file: &str) -> String {
 }
 
 fn config(args: &ServiceArgs) -> Result<String, String> {
-    Config::load(args.config.as_deref()).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Config::load(args.config.as_deref()).map_err(|error| chain(error.into()))?;
     let path = args.config.clone().or_else(Config::default_path).filter(|path| path.exists());
     Ok(path.map_or("none, so everything is at its default".to_owned(), |path| path.display().to_string()))
 }
 
-fn server(choice: Server) -> Result<String, String> {
+fn server(choice: Server) -> Result<Answer, String> {
     match choice {
-        Server::Null => Ok("null".to_owned()),
-        Server::PipeWire => Err(format!("to come {PATIENCE:?}")),
+        Server::Null => Ok(Answer { server: "null".to_owned(), session_manager: true, sinks: 0 }),
+        Server::PipeWire => {
+            let objects = survey(None, PATIENCE).map_err(|error| chain(error.into()))?;
+            let (events, seen) = mpsc::channel();
+            let tell = move |event| {
+                let _ = events.send(event);
+            };
+            let _server = PipeWireServer::start(tell, None).map_err(|error| chain(error.into()))?;
+            let server = match seen.recv_timeout(PATIENCE) {
+                Ok(ServerEvent::Connected(info)) => format!("{} {}", info.name, info.version),
+                Ok(ServerEvent::Lost(why)) => return Err(why),
+                _ => return Err("PipeWire doesn't answer".to_owned()),
+            };
+            Ok(Answer {
+                server,
+                session_manager: has_session_manager(&objects),
+                sinks: count_sinks(&objects),
+            })
+        }
     }
+}
+
+/// The session manager is who keeps the default devices.
+fn has_session_manager(objects: &[Object]) -> bool {
+    objects.iter().any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
+}
+
+fn count_sinks(objects: &[Object]) -> usize {
+    objects.iter().filter(|object| object.get("media.class") == Some("Audio/Sink")).count()
+}
+
+fn chain(error: anyhow::Error) -> String {
+    format!("{error:#}")
 }
 
 #[cfg(test)]
 mod tests {
+    use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
+
     use super::*;
 
     #[test]
@@ -148,6 +194,13 @@ mod tests {
         assert_eq!(name_of(0, "/etc/group"), "root");
         assert_eq!(name_of(4_000_000_000, "/etc/passwd"), "4000000000");
         assert_eq!(name_of(0, "/no/such/file"), "0");
+    }
+
+    #[test]
+    fn a_private_server_shows_its_sinks_and_session_manager() {
+        let private = PrivateServer::start(Options::default()).unwrap();
+        let objects = survey(Some(&private.remote()), PATIENCE).unwrap();
+        assert_eq!((count_sinks(&objects), has_session_manager(&objects)), (2, true));
     }
 
     #[test]

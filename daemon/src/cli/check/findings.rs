@@ -58,7 +58,7 @@ pub(super) fn of(facts: &Facts) -> Vec<Finding> {
     findings.extend(facts.routes.first().map(|route| store_device(route, facts)));
     findings.extend(facts.devices.iter().map(|file| device(file, facts)));
     findings.extend(store(facts));
-    findings.push(sound_server(facts));
+    findings.extend(sound_server(facts));
     findings.push(real_time(facts));
     findings.push(config(facts));
     findings
@@ -155,22 +155,35 @@ fn backend_directory(domain: u16, guests: &Result<usize, String>) -> Finding {
     }
 }
 
-fn sound_server(facts: &Facts) -> Finding {
+fn sound_server(facts: &Facts) -> Vec<Finding> {
     let what = "sound server";
-    match (&facts.server, facts.server_choice) {
-        (_, Server::Null) => Finding::ok(what, "none wanted; guests run on the clock and nothing is heard"),
-        (Ok(server), Server::PipeWire) => Finding::ok(what, server.trim().to_owned()),
-        (Err(why), Server::PipeWire) if !facts.runtime_directory => Finding::missing(
-            what,
-            format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session"),
-            "run it as the user whose desktop plays: export XDG_RUNTIME_DIR=/run/user/$(id -u)",
-        ),
-        (Err(why), Server::PipeWire) => Finding::missing(
-            what,
-            why.clone(),
-            "systemctl --user start pipewire wireplumber (not installed: sudo apt-get install pipewire wireplumber)",
-        ),
+    if facts.server_choice == Server::Null {
+        return vec![Finding::ok(what, "none wanted; guests run on the clock and nothing is heard")];
     }
+    let answer = match &facts.server {
+        Ok(answer) => answer,
+        Err(why) if !facts.runtime_directory => {
+            let found = format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session");
+            let remedy =
+                "start it as the user whose desktop plays, or export XDG_RUNTIME_DIR=/run/user/$(id -u)";
+            return vec![Finding::missing(what, found, remedy)];
+        }
+        Err(why) => {
+            let remedy = "systemctl --user start pipewire wireplumber \
+                          (not installed: sudo apt-get install pipewire wireplumber)";
+            return vec![Finding::missing(what, why, remedy)];
+        }
+    };
+    let mut findings = vec![Finding::ok(what, &answer.server)];
+    if !answer.session_manager {
+        let remedy = "systemctl --user start wireplumber (not installed: sudo apt-get install wireplumber)";
+        findings.push(Finding::missing("session manager", "none, so nobody links guests to devices", remedy));
+    }
+    if answer.sinks == 0 {
+        let remedy = "look what the session manager sees: wpctl status";
+        findings.push(Finding::advice("sinks", "none; guests run on the clock until there is one", remedy));
+    }
+    findings
 }
 
 fn real_time(facts: &Facts) -> Finding {
@@ -194,6 +207,7 @@ fn config(facts: &Facts) -> Finding {
 #[cfg(test)]
 mod tests {
 
+    use super::super::facts::Answer;
     use super::*;
 
     fn file(path: &str) -> File {
@@ -208,7 +222,7 @@ mod tests {
             devices: vec![file("/dev/xen/gntdev"), file("/dev/xen/evtchn")],
             store: Store::Answers { domain: 0, guests: Ok(2) },
             server_choice: Server::PipeWire,
-            server: Ok("PipeWire 0.3.65".into()),
+            server: Ok(Answer { server: "PipeWire 0.3.65".into(), session_manager: true, sinks: 1 }),
             runtime_directory: true,
             rtprio: 0,
             rtkit: true,
@@ -295,6 +309,15 @@ mod tests {
         assert!(found(&facts, "sound server").line().contains("XDG_RUNTIME_DIR"));
         facts.server_choice = Server::Null;
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_server_alone_is_not_enough() {
+        let mut facts = dom0();
+        facts.server = Ok(Answer { server: "PipeWire 1.4.2".into(), session_manager: false, sinks: 0 });
+        assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
+        assert_eq!(found(&facts, "session manager").verdict, Verdict::Missing);
+        assert_eq!(found(&facts, "sinks").verdict, Verdict::Advice);
     }
 
     #[test]
