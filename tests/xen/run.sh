@@ -22,7 +22,7 @@ fi
 [[ -d $lab/signals ]] || { echo "run.sh: no signals yet: main.rs writes them, cargo test --test xen starts it" >&2; exit 1; }
 rm -rf "$run"
 mkdir -p "$run/out/consoles"
-cp -r "$here/dom0" "$here/cases" "$run/"
+cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
 cp -rl "$lab/signals" "$run/"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
 for part in guest-old.vmlinuz guest-new.vmlinuz guest-old.img guest-new.img; do

@@ -25,7 +25,7 @@ wait_for() {
 # as_user COMMAND...: as the desktop user, with the limits that a desktop gives its sound server.
 as_user() (
     ulimit -r 95 -e 40 -l unlimited -c 0
-    exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/vsnd USER=vsnd PATH="$PATH" LANG=C.UTF-8 \
+    exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/ann USER=ann PATH="$PATH" LANG=C.UTF-8 \
         XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
         ${VSND_LOG:+VSND_LOG="$VSND_LOG"} "$@"
 )
