@@ -154,7 +154,9 @@ impl Bridge {
                     self.devices.insert(id, device);
                 }
                 Err(error @ StoreError::Disconnected(_)) => return Err(error),
-                Err(error) => error!(device = %id, "the sound card can't be watched, it has no sound: {error}"),
+                Err(error) => {
+                    error!(device = %id, "the sound card can't be watched, it has no sound: {error}")
+                }
             }
         }
         Ok(())

@@ -49,7 +49,9 @@ impl Desk {
     /// Waits until the node `name` runs; its number.
     pub fn running(&self, name: &str) -> u32 {
         self.event("running node", |event| match event {
-            ServerEvent::Node(NodeEvent { node, state: NodeState::Running { id }, .. }) if node == name => Some(*id),
+            ServerEvent::Node(NodeEvent { node, state: NodeState::Running { id }, .. }) if node == name => {
+                Some(*id)
+            }
             ServerEvent::Node(NodeEvent { node, state: NodeState::Failed(text), .. }) if node == name => {
                 panic!("{name}: {text}")
             }

@@ -51,9 +51,13 @@ fn start_server(choice: Server) -> anyhow::Result<Arc<dyn SoundServer>> {
 fn log_event(event: ServerEvent) {
     match event {
         ServerEvent::Connected(server) => info!("{} {} answers", server.name, server.version),
-        ServerEvent::Lost(why) => warn!("the sound server went away, guests run on the clock until it is back: {why}"),
+        ServerEvent::Lost(why) => {
+            warn!("the sound server went away, guests run on the clock until it is back: {why}")
+        }
         ServerEvent::Node(node) => match node.state {
-            NodeState::Failed(why) => error!("node {} is not shown, its guest is not heard: {why}", node.node),
+            NodeState::Failed(why) => {
+                error!("node {} is not shown, its guest is not heard: {why}", node.node)
+            }
             state => info!("node {}: {state:?}", node.node),
         },
     }

@@ -131,7 +131,13 @@ mod tests {
     use BusState::{Closed, Closing, Connected, InitWait, Initialised, Initialising};
 
     fn facts(backend: BusState, frontend: BusState) -> Facts {
-        Facts { backend, online: true, frontend: Some(frontend), connected: false, now: Nanos::from_millis(1_000) }
+        Facts {
+            backend,
+            online: true,
+            frontend: Some(frontend),
+            connected: false,
+            now: Nanos::from_millis(1_000),
+        }
     }
 
     #[test]
@@ -151,7 +157,11 @@ mod tests {
         let bus = Bus::default();
         let detached = Facts { online: false, connected: true, ..facts(Closing, Connected) };
         assert_eq!(bus.next(detached), Step::Write(Closed));
-        assert_eq!(bus.next(Facts { backend: Closed, ..detached }), Step::Rest, "its last requests are still answered");
+        assert_eq!(
+            bus.next(Facts { backend: Closed, ..detached }),
+            Step::Rest,
+            "its last requests are still answered"
+        );
         let gone = Facts { backend: Closed, frontend: Some(Initialising), ..detached };
         assert_eq!(bus.next(gone), Step::Release);
         assert_eq!(bus.next(Facts { connected: false, ..gone }), Step::Rest);

@@ -162,7 +162,9 @@ impl Device {
                 }
                 Ok(config)
             }
-            Err(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. }) => return Err(error),
+            Err(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. }) => {
+                return Err(error);
+            }
             Err(error) => {
                 // The card is offered all the same: a domain must not fail to start for want of sound.
                 error!(%domain, %device, "the sound card's configuration can't be used, the guest will have no sound; mend vsnd= in its configuration: {error}");
@@ -191,9 +193,10 @@ impl Device {
                 self.bus.connected();
                 self.write_state(context, BusState::Connected)
             }
-            Err(ConnectError::Config(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. })) => {
-                Err(error)
-            }
+            Err(ConnectError::Config(ConfigError {
+                problem: Problem::Store(error @ StoreError::Disconnected(_)),
+                ..
+            })) => Err(error),
             Err(error) => {
                 error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}");
                 self.bus.failed(monotonic_now());
@@ -208,7 +211,12 @@ impl Device {
 }
 
 /// Writes a node of our directory unless the toolstack has removed the directory: it must not come back half.
-fn write_existing(context: &DeviceContext, directory: &str, node: &str, value: &[u8]) -> Result<(), StoreError> {
+fn write_existing(
+    context: &DeviceContext,
+    directory: &str,
+    node: &str,
+    value: &[u8],
+) -> Result<(), StoreError> {
     let written = context.xen.store.transaction(&mut |nodes| {
         nodes.read(&format!("{directory}/state"))?;
         nodes.write(&format!("{directory}/{node}"), value)

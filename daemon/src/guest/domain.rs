@@ -11,7 +11,8 @@ impl Domain {
     pub fn read(store: &dyn Nodes, id: DomId) -> Result<Self, StoreError> {
         let home = format!("/local/domain/{id}");
         let name = text(store, &format!("{home}/name"))?;
-        let uuid = text(store, &format!("{home}/vm"))?.and_then(|vm| vm.strip_prefix("/vm/").map(str::to_owned));
+        let uuid =
+            text(store, &format!("{home}/vm"))?.and_then(|vm| vm.strip_prefix("/vm/").map(str::to_owned));
         Ok(Self { id, name, uuid })
     }
 

@@ -116,7 +116,11 @@ mod tests {
         clock.position(running(480), snapshot(0, 0, 480, 480), Nanos(5_000_000));
         let stopped = Cursor { running: false, position: Frames(4_800) };
         assert_eq!(clock.position(stopped, None, Nanos(6_000_000)), Frames(4_800));
-        assert_eq!(clock.position(running(4_800), None, Nanos(7_000_000)), Frames(4_800), "before the first cycle");
+        assert_eq!(
+            clock.position(running(4_800), None, Nanos(7_000_000)),
+            Frames(4_800),
+            "before the first cycle"
+        );
     }
 
     proptest! {

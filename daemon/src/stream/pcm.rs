@@ -16,7 +16,8 @@ use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
 use crate::sndif::{
-    self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span, Trigger,
+    self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span,
+    Trigger,
 };
 use crate::xen::{GrantError, GrantRef, Grants};
 
@@ -108,7 +109,8 @@ impl PcmStream {
         notify: Box<dyn Fn() + Send>,
     ) -> Self {
         let server = Arc::clone(&context.server);
-        let carried = |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
+        let carried =
+            |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
         Self {
             setup,
@@ -157,7 +159,11 @@ impl PcmStream {
             (*since, *count) = (now, 0);
         }
         *count += 1;
-        let more = if *count == COMPLAINTS { " (no more of this stream's faults are told for a minute)" } else { "" };
+        let more = if *count == COMPLAINTS {
+            " (no more of this stream's faults are told for a minute)"
+        } else {
+            ""
+        };
         if *count <= COMPLAINTS {
             let Place { card, pcm, stream } = self.setup.place;
             warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");

@@ -153,7 +153,9 @@ impl PrivateServer {
         self.wireplumber = Some(Process::start("wireplumber", &self.root, |_| ())?);
         if self.options.pulse {
             self.pulse = Some(Process::start("pipewire-pulse", &self.root, |_| ())?);
-            self.wait("no socket of PulseAudio's protocol", |server| server.root.join("run/pulse/native").exists())?;
+            self.wait("no socket of PulseAudio's protocol", |server| {
+                server.root.join("run/pulse/native").exists()
+            })?;
         }
         self.wait("no ports on the nodes", |server| server.missing_nodes(true).is_empty())
     }

@@ -161,7 +161,10 @@ impl Thread {
                     self.up = true;
                     self.backoff.succeeded();
                     tracing::info!(version, "connected to PipeWire");
-                    (self.events)(ServerEvent::Connected(ServerInfo { name: "PipeWire".to_owned(), version }));
+                    (self.events)(ServerEvent::Connected(ServerInfo {
+                        name: "PipeWire".to_owned(),
+                        version,
+                    }));
                 }
             }
             Happening::CoreError(key, result, message) => self.core_failed(key, result, &message, now),

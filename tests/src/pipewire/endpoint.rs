@@ -123,7 +123,11 @@ impl Endpoint {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("not {what} after {patience:?}: {} samples, gaps {:?}", sound.samples.len(), sound.gaps);
+                bail!(
+                    "not {what} after {patience:?}: {} samples, gaps {:?}",
+                    sound.samples.len(),
+                    sound.gaps
+                );
             }
             sound = self.shared.1.wait_timeout(sound, left).unwrap_or_else(PoisonError::into_inner).0;
         }
