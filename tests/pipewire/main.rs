@@ -4,3 +4,4 @@ mod capture;
 mod desktop;
 mod guest;
 mod playback;
+mod timing;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use pipewire::stream::{Stream, Time};
 
 use super::buffer::Buffer;
+use super::version;
 use crate::units::{Frames, Nanos, monotonic_now};
 use crate::{Direction, PcmRing, Timing};
 
@@ -16,6 +17,8 @@ const MOST_BUFFERS: usize = 64;
 /// Cycles of silence after a stream began to run and before it consumes the ring: should its links come to life one by
 /// one, a frame that is handed over meanwhile is heard by nobody.
 const WARM_UP: u32 = 1;
+/// Cycles until a resampler is full and what it takes or gives agrees with the driver's clock.
+const SETTLED: u32 = 8;
 
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
@@ -52,15 +55,15 @@ pub(super) struct Process {
     shared: Arc<Shared>,
     clock: CycleClock,
     interruptions: u32,
-    /// Cycles that may not consume the ring yet, the present one included.
-    warm_up: u32,
+    /// Cycles since the stream began to run, the present one included.
+    cycles: u32,
 }
 
 impl Process {
     pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
         let interruptions = shared.interruptions.load(Ordering::Acquire);
         let clock = CycleClock::new(ring.direction(), ring.format().rate());
-        Self { ring, shared, clock, interruptions, warm_up: WARM_UP + 1 }
+        Self { ring, shared, clock, interruptions, cycles: 0 }
     }
 
     /// One call of the data thread.
@@ -70,14 +73,14 @@ impl Process {
         let interruptions = self.shared.interruptions.load(Ordering::Acquire);
         if interruptions != self.interruptions {
             self.interruptions = interruptions;
-            self.warm_up = WARM_UP;
+            self.cycles = 1;
         } else if let Begun::Cycle { missed } = begun {
-            self.warm_up = self.warm_up.saturating_sub(1);
-            if missed && self.warm_up == 0 && self.ring.cursor().running {
+            self.cycles = self.cycles.saturating_add(1);
+            if missed && self.cycles > SETTLED && self.ring.cursor().running {
                 self.ring.missed_cycle();
             }
         }
-        let quiet = self.warm_up > 0 || self.shared.released.load(Ordering::Acquire);
+        let quiet = self.cycles <= WARM_UP || self.shared.released.load(Ordering::Acquire);
         match self.ring.direction() {
             Direction::Playback => self.play(stream, quiet),
             Direction::Capture => self.capture(stream, quiet),
@@ -132,7 +135,7 @@ impl Process {
 struct Report {
     /// When the graph's driver woke up for this cycle, in nanoseconds of CLOCK_MONOTONIC.
     now: i64,
-    /// Frames between the stream and the converter or the resampler's output, in the stream's rate.
+    /// What waits in the stream or is held by the resampler, in frames.
     held: i64,
     /// The way to the device (playback) or from it (capture), in ticks.
     delay: i64,
@@ -189,11 +192,23 @@ struct CycleClock {
     moved: i64,
     /// Frames moved in the cycle before.
     previous: i64,
+    /// Whether the resampler counts what it holds in ticks and not in frames.
+    held_in_ticks: bool,
 }
+
+/// The first version whose resampler counts in frames of the stream on the way from the graph, too.
+const HELD_IN_FRAMES: (u32, u32, u32) = (1, 3, 82);
 
 impl CycleClock {
     fn new(direction: Direction, rate: u32) -> Self {
-        Self { direction, rate: i64::from(rate), report: Report::default(), moved: 0, previous: 0 }
+        Self {
+            direction,
+            rate: i64::from(rate),
+            report: Report::default(),
+            moved: 0,
+            previous: 0,
+            held_in_ticks: direction == Direction::Capture && version::library() < HELD_IN_FRAMES,
+        }
     }
 
     /// A call with this report.
@@ -211,10 +226,7 @@ impl CycleClock {
 
     /// Whether the frames of the present cycle are those of so many ticks, give or take what a resampler borrows.
     fn moved_about(&self, ticks: u64) -> bool {
-        let (num, denom) = self.report.tick;
-        let frames = i64::try_from(ticks)
-            .ok()
-            .and_then(|ticks| ticks.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom));
+        let frames = i64::try_from(ticks).ok().and_then(|ticks| self.frames(ticks));
         frames.is_some_and(|frames| (frames - self.moved).abs() <= self.moved / 2)
     }
 
@@ -224,9 +236,18 @@ impl CycleClock {
 
     /// The way between stream and device in frames of the stream; `None` before the graph has told its rate.
     fn latency(&self) -> Option<i64> {
+        let Report { held, delay, .. } = self.report;
+        if self.held_in_ticks {
+            self.frames(held.checked_add(delay)?)
+        } else {
+            self.frames(delay)?.checked_add(held)
+        }
+    }
+
+    /// So many ticks in frames of the stream.
+    fn frames(&self, ticks: i64) -> Option<i64> {
         let (num, denom) = self.report.tick;
-        let delay = self.report.delay.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom)?;
-        self.report.held.checked_add(delay)
+        ticks.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom)
     }
 
     /// What a buffer of `frames` frames from position `first` says; `None` before the graph's clock is known.
