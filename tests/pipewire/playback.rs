@@ -1,8 +1,8 @@
 //! What a sink hears of a ring.
 
 use vsnd_pw_module::pipewire::private::{Options, SINK};
-use vsnd_pw_module::{Direction, Frames, PcmRing, Role, SampleFormat, SoundServer, StreamFormat};
-use vsnd_tests::pipewire::{Endpoint, Sound};
+use vsnd_pw_module::{Direction, Frames, Octets, PcmRing, Role, SampleFormat, SoundServer, StreamFormat};
+use vsnd_tests::pipewire::{Endpoint, SILENCE, Sound};
 
 use crate::guest::{
     Busy, Desk, Feeder, PATIENCE, eventually, expected, heard, keeping_pace, noise, passed, put, ring, spec,
@@ -300,4 +300,37 @@ fn the_ring_runs_on_through_an_underrun() {
     assert!(timing.given >= Frames(10_000));
     assert!(ring.starved() >= Frames(10_000));
     assert_eq!(ring.underruns(), 1);
+}
+
+/// A node that goes while it plays at a rate of its own: what its resampler still held is heard.
+#[test]
+fn what_the_resampler_holds_is_heard_when_the_node_goes() {
+    const LEVEL: i16 = 16_384;
+    keeping_pace(|| {
+        let desk = Desk::new();
+        let format = StreamFormat::new(SampleFormat::S16Le, 2, 44_100).unwrap();
+        let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 2, 48_000).unwrap();
+        let ring = ring(Direction::Playback, format, 88_200);
+        ring.write(Octets(0), &LEVEL.to_le_bytes().repeat(2 * 88_200)).unwrap();
+        ring.wrote(Frames(0), Frames(88_200), Frames(0));
+        let node = desk.open(&spec("alpha", Direction::Playback, format), &ring);
+        ring.start();
+        node.start();
+        passed(&ring, 20_000);
+        drop(node);
+        // The resampler's filter rings through zero at both ends.
+        recorder
+            .wait(PATIENCE, "silence after the sound", |recording| {
+                let end = recording.samples.last_chunk::<8_192>()?;
+                let silent = end.iter().all(|sample| sample.abs() < SILENCE);
+                (recording.ended > 0 && silent).then_some(())
+            })
+            .unwrap();
+        let recording = recorder.finish();
+        kept_pace(&recording, &[&ring])?;
+        let loud = recording.samples.iter().filter(|sample| **sample > 0.25).count() / 2;
+        let played = ring.cursor().position.0 as f64 * 48_000.0 / 44_100.0;
+        assert!((loud as f64 - played).abs() < 8.0, "{loud} frames heard of {played}");
+        Ok(())
+    });
 }
