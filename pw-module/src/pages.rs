@@ -111,6 +111,13 @@ impl Pages {
         Ok(Self { base, len, access, _owner: owner })
     }
 
+    /// Keeps `owner` together with the mapping; it is dropped after the unmapping.
+    #[must_use]
+    pub fn with_owner(mut self, owner: Box<dyn Any + Send + Sync>) -> Self {
+        self._owner = Some(owner);
+        self
+    }
+
     /// Octets mapped.
     pub fn len(&self) -> usize {
         self.len

@@ -212,9 +212,11 @@ pub trait Events: Send + Sync {
     fn wake(&self);
 }
 
-/// Xen, real or simulated.
+/// Xen, real or simulated, as seen by a backend.
 #[derive(Clone)]
 pub struct Xen {
+    /// The domain that the backend runs in: Dom0, or a driver domain.
+    pub own: DomId,
     /// XenStore.
     pub store: Arc<dyn Store>,
     /// The grant device.

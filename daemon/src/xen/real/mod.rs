@@ -80,7 +80,8 @@ pub fn open_at(places: &Places) -> Result<Xen, OpenError> {
             .map_err(|error| EventError::Device(Unusable::of_device(&path, &error).to_string()))?;
         Ok(Arc::new(channels))
     };
-    Ok(Xen { store: Arc::new(store), grants: Arc::new(grants), open_events: Arc::new(open_events) })
+    let own = own_domain(&store)?;
+    Ok(Xen { own, store: Arc::new(store), grants: Arc::new(grants), open_events: Arc::new(open_events) })
 }
 
 /// Connects to XenStore by the first of `routes` that works.
