@@ -245,8 +245,8 @@ proptest! {
         let Some(left) = limits.narrow(&asked) else { return Ok(()) };
         prop_assert!(left.formats.is_within(asked.formats) && left.formats.is_within(limits.formats));
         prop_assert!(!left.formats.is_empty());
-        prop_assert!(left.rates.is_within(asked.rates) && left.channels.is_within(asked.channels));
-        prop_assert!(left.buffer.is_within(asked.buffer) && left.period.is_within(asked.period));
+        prop_assert!(left.rates.intersection(asked.rates) == Some(left.rates) && left.channels.intersection(asked.channels) == Some(left.channels));
+        prop_assert!(left.buffer.intersection(asked.buffer) == Some(left.buffer) && left.period.intersection(asked.period) == Some(left.period));
         prop_assert!(!left.rates.is_empty() && !left.channels.is_empty());
         prop_assert!(!left.buffer.is_empty() && !left.period.is_empty());
         prop_assert!(left.channels.max <= limits.channels.max.into());
