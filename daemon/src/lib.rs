@@ -4,6 +4,8 @@
 //! the ring is the guest's own pages, the clock is the sound server's, and the converter is a node that the desktop user
 //! sees under the guest's name. `docs/architecture.md` shows the whole.
 
+pub mod bridge;
+pub mod config;
 pub mod guest;
 pub mod sim;
 pub mod sndif;

@@ -1,1 +1,3 @@
 //! Harness shared by the integration tests: headless servers, real xenstored, recordings.
+
+pub mod pipewire;

@@ -1,1 +1,10 @@
 //! One guest card: bus states, configuration snapshot, its streams.
+
+mod bus;
+mod connection;
+mod device;
+mod domain;
+pub mod names;
+
+pub use connection::{ConnectError, Connection};
+pub use device::{Device, DeviceContext, DeviceId, Outcome};

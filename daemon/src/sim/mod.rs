@@ -2,6 +2,7 @@
 
 pub mod frontend;
 mod hypervisor;
+pub mod signal;
 
 pub use hypervisor::{
     Attached, BadCard, Card, Connection, Faults, GrantedPages, Guest, GuestPort, Holdings, Hypervisor,

@@ -1,1 +1,12 @@
 //! One PCM stream: states, position clock, event writer.
+
+mod clock;
+mod events;
+mod pacer;
+mod pcm;
+mod voice;
+
+pub use clock::PositionClock;
+pub use events::EventWriter;
+pub use pacer::{Pacer, lock};
+pub use pcm::{PcmStream, StreamSetup};

@@ -3,6 +3,8 @@
 //! `real` is Xen as Linux shows it to a process: /dev/xen/xenbus, /dev/xen/gntdev and /dev/xen/evtchn. The simulator
 //! (`crate::sim`) is the other implementation.
 
+pub mod real;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,6 +44,14 @@ pub enum StoreError {
     /// EAGAIN: the transaction met another change and has to be tried again.
     #[error("the transaction met another change")]
     Again,
+    /// More octets than one message to XenStore holds; nothing was sent.
+    #[error("{octets} octets are more than the {limit} that XenStore takes at once")]
+    TooLarge {
+        /// Octets of the path and the value together.
+        octets: usize,
+        /// What fits.
+        limit: usize,
+    },
     /// Any other error name that XenStore sends, such as EINVAL or ENOSPC.
     #[error("XenStore says {0}")]
     Other(String),
@@ -113,7 +123,9 @@ pub trait Nodes {
 }
 
 /// Where fired watches go: called with the path that changed, from the store's own thread. It must not block nor call
-/// the store; it may be called more often than there were changes, never less.
+/// the store; it may be called more often than there were changes. Changes of a path that it wasn't told of yet come as
+/// one; of very many paths below the watched one (1024), the watched path alone stands for all. When the connection is
+/// lost it is called once more with the watched path: the read that follows says [`StoreError::Disconnected`].
 pub type WatchSink = Box<dyn Fn(&str) + Send>;
 
 /// A watch; dropping it ends it.
@@ -200,9 +212,11 @@ pub trait Events: Send + Sync {
     fn wake(&self);
 }
 
-/// Xen, real or simulated.
+/// Xen, real or simulated, as seen by a backend.
 #[derive(Clone)]
 pub struct Xen {
+    /// The domain that the backend runs in: Dom0, or a driver domain.
+    pub own: DomId,
     /// XenStore.
     pub store: Arc<dyn Store>,
     /// The grant device.

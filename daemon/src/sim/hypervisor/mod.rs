@@ -112,6 +112,7 @@ impl Hypervisor {
         let grants = GrantDevice { tables: Arc::clone(tables), by: domain, faults: Arc::clone(faults) };
         let (channels, event_faults) = (Arc::clone(channels), Arc::clone(faults));
         Xen {
+            own: domain,
             store: Arc::new(Connection::new(store, domain, true, Some(Arc::clone(faults)))),
             grants: Arc::new(grants),
             open_events: Arc::new(move || {

@@ -1,0 +1,97 @@
+# make help says what there is.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# Further arguments of the demo: make demo ARGS="--play song.wav"
+ARGS    ?=
+
+CARGO   ?= cargo
+# rustup's place, which a shell that is no login shell may not have in its path
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libspa-0.2-dev
+# What the demo plays into when no PipeWire runs.
+DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
+TEST_PACKAGES  := libxen-dev pulseaudio-utils
+LINT_PACKAGES  := shellcheck
+# The Xen lab keeps its own list.
+LAB_PACKAGES   := $(shell sed 's/\#.*//' tests/xen/packages 2>/dev/null)
+
+BINDIR      := $(PREFIX)/bin
+UNITDIR     := $(PREFIX)/lib/systemd/user
+UDEVDIR     := $(PREFIX)/lib/udev/rules.d
+SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
+DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
+
+SCRIPTS = .ci/run $(wildcard contrib/*.sh)
+
+.PHONY: help deps deps-demo build demo test test-fast test-xen lint install uninstall
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo        a simulated guest plays and records through your PipeWire, or a private one; needs no Xen'
+	@echo '                 ARGS="--play song.wav" plays a file'
+	@echo 'make test        every test: unit, property, headless PipeWire, and real guests on real Xen under emulation'
+	@echo 'make test-fast   the same without real Xen'
+	@echo 'make build       target/release/vsnd-bridge'
+	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit'
+	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
+	@echo 'make install     PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
+	@echo 'make uninstall'
+
+deps:
+	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(LINT_PACKAGES) $(LAB_PACKAGES)
+
+deps-demo:
+	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES)
+
+build: deps-demo
+	$(CARGO) build --locked --release -p vsnd-bridge
+
+demo: build
+	target/release/vsnd-bridge demo $(ARGS)
+
+test: test-fast test-xen
+
+test-fast: deps
+	$(CARGO) test --locked --workspace
+
+# After the others and alone: emulated guests play in real time, which needs a quiet machine. With CI set, a lab that
+# can't be built is a failure and not a remark.
+test-xen: deps test-fast
+	$(CARGO) build --locked --release -p vsnd-bridge
+	CI=1 $(CARGO) test --locked -p vsnd-tests --test xen
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+	shellcheck $(SCRIPTS)
+	contrib/verify-unit.sh
+
+target/release/vsnd-bridge:
+	$(error $@ is not built yet: make build)
+
+install: target/release/vsnd-bridge
+	install -D -m 755 target/release/vsnd-bridge $(DESTDIR)$(BINDIR)/vsnd-bridge
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/bin/|$(BINDIR)/|; s|/usr/share/doc/vsnd-bridge|$(DOCDIR)|' contrib/systemd/vsnd-bridge.service \
+		> $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
+	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
+	install -D -m 644 -t $(DESTDIR)$(SYSUSERSDIR) contrib/sysusers.d/vsnd-bridge.conf
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
+ifeq ($(DESTDIR),)
+	@echo 'Now, once, as root:'
+	@echo '  systemd-sysusers && udevadm control --reload && udevadm trigger --subsystem-match=misc'
+	@echo '  usermod -aG vsnd USER      # the user whose desktop plays; log in anew'
+	@echo 'and as that user:'
+	@echo '  vsnd-bridge check && systemctl --user enable --now vsnd-bridge'
+endif
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/vsnd-bridge $(DESTDIR)$(UNITDIR)/vsnd-bridge.service \
+		$(DESTDIR)$(UDEVDIR)/70-vsnd-bridge.rules $(DESTDIR)$(SYSUSERSDIR)/vsnd-bridge.conf
+	rm -rf $(DESTDIR)$(DOCDIR)

@@ -1,0 +1,27 @@
+//! `vsnd-bridge check`: what `run` needs, one line each, and the command that mends what is missing.
+
+mod facts;
+mod findings;
+
+use std::io::{Write, stdout};
+use std::process::ExitCode;
+
+use facts::Facts;
+use findings::{Finding, Verdict};
+
+use super::ServiceArgs;
+
+/// Looks at this machine and tells what is missing.
+pub(super) fn check(args: &ServiceArgs) -> anyhow::Result<ExitCode> {
+    let findings = findings::of(&Facts::gather(args)?);
+    let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
+    let mut text: String = findings.iter().map(Finding::line).collect();
+    text.push_str(&match missing {
+        0 => "Nothing is missing: vsnd-bridge run\n".to_owned(),
+        1 => "1 thing is missing.\n".to_owned(),
+        n => format!("{n} things are missing.\n"),
+    });
+    // A reader that has seen enough (head) is no failure.
+    let _ = stdout().write_all(text.as_bytes());
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,64 @@
+//! `vsnd-bridge run`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+use vsnd_bridge::bridge::Bridge;
+use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::stream::Pacer;
+use vsnd_bridge::xen;
+use vsnd_pw_module::pipewire::PipeWireServer;
+use vsnd_pw_module::{NodeState, NullServer, ServerEvent, SoundServer};
+
+use super::{RunArgs, Server};
+
+/// Serves all guests until told to end.
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let policy = args.policy()?;
+    let server = start_server(args.service.server.server()?)?;
+    let xen = xen::real::open().context("Xen can't be reached")?;
+    let own = xen.own;
+    let pacer = Pacer::start().context("no thread for the pacer")?;
+    let bridge = Bridge::new(DeviceContext { xen, server, pacer }, policy).context("XenStore")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => (),
+                _ = interrupt.recv() => (),
+            }
+        };
+        info!("serving the sound cards of domain {own}'s guests");
+        bridge.run(shutdown).await.context("XenStore went away; start again once xenstored runs")?;
+        anyhow::Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The server that streams are shown on.
+fn start_server(choice: Server) -> anyhow::Result<Arc<dyn SoundServer>> {
+    Ok(match choice {
+        Server::PipeWire => Arc::new(PipeWireServer::start(log_event, None).context("PipeWire")?),
+        Server::Null => Arc::new(NullServer),
+    })
+}
+
+/// Tells what the server tells.
+fn log_event(event: ServerEvent) {
+    match event {
+        ServerEvent::Connected(server) => info!("{} {} answers", server.name, server.version),
+        ServerEvent::Lost(why) => {
+            warn!("the sound server went away, guests run on the clock until it is back: {why}")
+        }
+        ServerEvent::Node(node) => match node.state {
+            NodeState::Failed(why) => {
+                error!("node {} is not shown, its guest is not heard: {why}", node.node)
+            }
+            state => info!("node {}: {state:?}", node.node),
+        },
+    }
+}

@@ -1,0 +1,351 @@
+//! The policy file: what each domain may do, and how its streams show themselves.
+//!
+//! ```toml
+//! [default]              # for every domain; all keys are optional
+//! capture = "ask"        # "allow" | "ask" | "deny": may the domain record? "ask" and "deny" give it silence
+//! role = "stream"        # "stream": an application's stream | "device": a virtual sink or source
+//!
+//! [[domain]]             # rules, read from top to bottom
+//! match = "work-*"       # the domain's name, or its UUID; * and ? are wildcards
+//! capture = "allow"
+//!
+//! [[domain]]
+//! match = "ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55"
+//! role = "device"
+//! ```
+//!
+//! Every rule that matches applies, in the order of the file; where two set the same key, the later one counts. So
+//! broad rules come first and exceptions after them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use vsnd_pw_module::Role;
+use wildmatch::WildMatch;
+
+/// Whether a domain may record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capture {
+    /// It records.
+    Allow,
+    /// It records silence until the user allows it.
+    #[default]
+    Ask,
+    /// It records silence.
+    Deny,
+}
+
+/// What the policy says of one domain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DomainPolicy {
+    /// Whether it may record.
+    pub capture: Capture,
+    /// How its streams show themselves.
+    pub role: Role,
+}
+
+/// The policy for all domains.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    default: DomainPolicy,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    name: WildMatch,
+    uuid: WildMatch,
+    keys: Keys,
+}
+
+/// A policy file that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It can't be read.
+    #[error("{}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It can be read, but not understood.
+    #[error("{}:{line}:{column}: {message}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// The line of the fault, from 1.
+        line: usize,
+        /// The column of the fault in characters, from 1.
+        column: usize,
+        /// What is wrong, and what was probably meant.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The file that is read when the command line names none: `$XDG_CONFIG_HOME/vsnd-bridge/config.toml`.
+    /// `None` when the environment names no home.
+    pub fn default_path() -> Option<PathBuf> {
+        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = var("XDG_CONFIG_HOME").or_else(|| Some(var("HOME")?.join(".config")))?;
+        Some(base.join("vsnd-bridge").join("config.toml"))
+    }
+
+    /// Reads the file that the command line names, which must exist, or else the default one, which need not.
+    ///
+    /// # Errors
+    /// A file that can't be read or understood.
+    pub fn load(named: Option<&Path>) -> Result<Self, ConfigError> {
+        match named {
+            Some(path) => Self::read(path),
+            None => match Self::default_path().map(|path| Self::read(&path)) {
+                Some(Err(ConfigError::Read { source, .. })) if source.kind() == io::ErrorKind::NotFound => {
+                    Ok(Self::default())
+                }
+                Some(read) => read,
+                None => Ok(Self::default()),
+            },
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads a policy from its text; `path` is named in errors.
+    ///
+    /// # Errors
+    /// [`ConfigError::Parse`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| explain(&error, text, path))?;
+        let rules = file.domain.into_iter().map(|rule| Rule {
+            name: WildMatch::new(&rule.pattern.0),
+            uuid: WildMatch::new_case_insensitive(&rule.pattern.0),
+            keys: Keys { capture: rule.capture, role: rule.role },
+        });
+        Ok(Self { default: file.default.over(DomainPolicy::default()), rules: rules.collect() })
+    }
+
+    /// Sets what holds for a domain that no rule speaks of; the command line's `--capture`.
+    pub fn set_default_capture(&mut self, capture: Capture) {
+        self.default.capture = capture;
+    }
+
+    /// What holds for the domain with this name and UUID, as far as they are known.
+    pub fn for_domain(&self, name: Option<&str>, uuid: Option<&str>) -> DomainPolicy {
+        self.rules
+            .iter()
+            .filter(|rule| rule.matches(name, uuid))
+            .fold(self.default, |policy, rule| rule.keys.over(policy))
+    }
+}
+
+impl Rule {
+    fn matches(&self, name: Option<&str>, uuid: Option<&str>) -> bool {
+        name.is_some_and(|name| self.name.matches(name)) || uuid.is_some_and(|uuid| self.uuid.matches(uuid))
+    }
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    default: Keys,
+    #[serde(default)]
+    domain: Vec<RuleInFile>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    capture: Option<Capture>,
+    role: Option<RoleInFile>,
+}
+
+impl Keys {
+    fn over(self, policy: DomainPolicy) -> DomainPolicy {
+        DomainPolicy {
+            capture: self.capture.unwrap_or(policy.capture),
+            role: self.role.map_or(policy.role, Role::from),
+        }
+    }
+}
+
+/// [`Keys`] and `match`; written out because serde can't flatten and refuse unknown keys at once.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleInFile {
+    #[serde(rename = "match")]
+    pattern: Pattern,
+    capture: Option<Capture>,
+    role: Option<RoleInFile>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum RoleInFile {
+    Stream,
+    Device,
+}
+
+impl From<RoleInFile> for Role {
+    fn from(role: RoleInFile) -> Self {
+        match role {
+            RoleInFile::Stream => Self::Stream,
+            RoleInFile::Device => Self::Device,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Pattern(String);
+
+impl TryFrom<String> for Pattern {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.is_empty() {
+            Err("an empty pattern matches no domain; \"*\" matches all")
+        } else {
+            Ok(Self(text))
+        }
+    }
+}
+
+/// Every word that may stand in the file, to guess what a misspelt one was meant to be.
+const WORDS: [&str; 10] =
+    ["default", "domain", "match", "capture", "role", "allow", "ask", "deny", "stream", "device"];
+
+fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
+    let span = error.span().unwrap_or(0..0);
+    let before = text.get(..span.start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let mut message = error.message().trim_end().replace('\n', ", ");
+    if let Some(meant) = text.get(span).and_then(probably_meant) {
+        message.push_str(&format!("; did you mean `{meant}`?"));
+    }
+    ConfigError::Parse {
+        path: path.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+        message,
+    }
+}
+
+fn probably_meant(written: &str) -> Option<&'static str> {
+    let written = written.trim_matches(['"', '\'']);
+    WORDS
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(&written.to_lowercase(), word), word))
+        .filter(|&(distance, word)| distance <= 2 && distance < word.len() / 2 + 1 && word != written)
+        .min()
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Config {
+        Config::parse(text, Path::new("config.toml")).unwrap()
+    }
+
+    fn fault(text: &str) -> String {
+        Config::parse(text, Path::new("config.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn without_a_file_nobody_records_and_everything_is_a_stream() {
+        let policy = Config::default().for_domain(Some("work"), None);
+        assert_eq!(policy, DomainPolicy { capture: Capture::Ask, role: Role::Stream });
+        assert_eq!(parse("").for_domain(None, None), policy);
+    }
+
+    #[test]
+    fn later_rules_override_earlier_ones_key_by_key() {
+        let config = parse(
+            r#"
+            [default]
+            capture = "deny"
+            [[domain]]
+            match = "work-*"
+            capture = "allow"
+            role = "device"
+            [[domain]]
+            match = "work-mail"
+            capture = "ask"
+            "#,
+        );
+        let policy = |name| config.for_domain(Some(name), None);
+        assert_eq!(policy("home"), DomainPolicy { capture: Capture::Deny, role: Role::Stream });
+        assert_eq!(policy("work-calls"), DomainPolicy { capture: Capture::Allow, role: Role::Device });
+        assert_eq!(policy("work-mail"), DomainPolicy { capture: Capture::Ask, role: Role::Device });
+    }
+
+    #[test]
+    fn names_are_case_sensitive_and_uuids_are_not() {
+        let config = parse("[[domain]]\nmatch = \"AB8A*\"\ncapture = \"allow\"");
+        let capture = |name, uuid| config.for_domain(name, uuid).capture;
+        assert_eq!(capture(None, Some("ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55")), Capture::Allow);
+        assert_eq!(capture(Some("ab8a"), None), Capture::Ask);
+        assert_eq!(capture(Some("AB8A"), Some("00000000-0000-0000-0000-000000000000")), Capture::Allow);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_default_but_no_rule() {
+        let mut config = parse("[[domain]]\nmatch = \"untrusted\"\ncapture = \"deny\"");
+        config.set_default_capture(Capture::Allow);
+        assert_eq!(config.for_domain(Some("work"), None).capture, Capture::Allow);
+        assert_eq!(config.for_domain(Some("untrusted"), None).capture, Capture::Deny);
+    }
+
+    #[test]
+    fn faults_name_the_place_and_what_was_meant() {
+        let unknown = fault("# policy\n[default]\n  captur = \"allow\"\n");
+        assert!(unknown.starts_with("config.toml:3:3: "), "{unknown}");
+        assert!(unknown.contains("`captur`") && unknown.ends_with("did you mean `capture`?"), "{unknown}");
+
+        let value = fault("[default]\ncapture = \"alow\"\n");
+        assert!(value.starts_with("config.toml:2:11: "), "{value}");
+        assert!(value.contains("`ask`") && value.ends_with("did you mean `allow`?"), "{value}");
+
+        let table = fault("[domains]\nmatch = \"a\"\n");
+        assert!(table.contains("did you mean `domain`?"), "{table}");
+
+        let nothing_alike = fault("[default]\nvolume = 1\n");
+        assert!(
+            nothing_alike.contains("`volume`") && !nothing_alike.contains("did you mean"),
+            "{nothing_alike}"
+        );
+    }
+
+    #[test]
+    fn rules_without_a_pattern_are_refused() {
+        assert!(fault("[[domain]]\ncapture = \"allow\"\n").contains("`match`"));
+        assert!(fault("[[domain]]\nmatch = \"\"\n").contains("\"*\" matches all"));
+        assert!(fault("[domain]\nmatch = \"a\"\n").contains("config.toml:1:"));
+    }
+
+    #[test]
+    fn faults_in_the_syntax_are_one_line() {
+        let fault = fault("[default]\ncapture = allow\n");
+        assert!(fault.starts_with("config.toml:2:11: ") && !fault.contains('\n'), "{fault}");
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_exist() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("none.toml");
+        let error = Config::load(Some(&path)).unwrap_err();
+        assert!(matches!(&error, ConfigError::Read { path: named, source }
+            if *named == path && source.kind() == io::ErrorKind::NotFound));
+    }
+}

@@ -1,0 +1,243 @@
+//! A connected card: its rings mapped, its channels bound, its requests answered by a thread of its own, so that one
+//! guest's flood delays no other's answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tracing::{debug, error};
+use vsnd_pw_module::{Access, OutOfRange};
+
+use super::device::{DeviceContext, DeviceId};
+use super::names::{Domain, Place};
+use crate::config::DomainPolicy;
+use crate::sndif::{
+    BackRing, CardConfig, ConfigError, EventPage, Request, RingError, Transport, check_version, keys,
+};
+use crate::stream::{EventWriter, PcmStream, StreamSetup};
+use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort};
+
+/// Requests answered for one stream before the others have their turn: a ring holds no more.
+const REQUESTS_A_TURN: usize = 32;
+
+/// Why a card can't be connected.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The configuration, or what the frontend published.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
+    /// A page that the frontend published.
+    #[error("{stream}: {error}")]
+    Grant {
+        /// Which stream: "PCM 0 stream 1".
+        stream: String,
+        /// Why.
+        error: GrantError,
+    },
+    /// A port that the frontend published.
+    #[error("{stream}: {error}")]
+    Event {
+        /// Which stream: "PCM 0 stream 1".
+        stream: String,
+        /// Why.
+        error: EventError,
+    },
+    /// A mapping that is no page.
+    #[error("{stream}: {error}")]
+    Page {
+        /// Which stream: "PCM 0 stream 1".
+        stream: String,
+        /// Why.
+        error: OutOfRange,
+    },
+    /// Event channels at all.
+    #[error("{0}")]
+    Events(#[from] EventError),
+    /// The system gives no thread.
+    #[error("no thread for the card: {0}")]
+    Thread(String),
+}
+
+/// A connected card. Dropping it ends its thread, which closes the streams, unmaps the rings and frees the ports.
+pub struct Connection {
+    events: Arc<dyn Events>,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// One stream's two channels: requests, and position events.
+struct Channel {
+    requests: LocalPort,
+    positions: LocalPort,
+    ring: BackRing,
+    stream: PcmStream,
+    /// The guest broke the ring's rules: its requests are no longer read.
+    broken: bool,
+}
+
+impl Connection {
+    /// Maps and binds what the frontend published and begins to answer.
+    ///
+    /// # Errors
+    /// Any [`ConnectError`]; nothing stays mapped or bound then.
+    pub fn open(
+        context: &DeviceContext,
+        id: DeviceId,
+        domain: &Domain,
+        policy: DomainPolicy,
+        config: &CardConfig,
+        frontend: &str,
+    ) -> Result<Self, ConnectError> {
+        let events = (context.xen.open_events)()?;
+        let mut channels = Vec::new();
+        check_version(&*context.xen.store, frontend)?;
+        for pcm in &config.pcms {
+            for stream in &pcm.streams {
+                let place = format!("PCM {} stream {}", pcm.index, stream.index);
+                let directory = keys::stream_directory(frontend, pcm.index, stream.index);
+                let transport = Transport::read(&*context.xen.store, &directory)?;
+                let setup = StreamSetup {
+                    domain: domain.clone(),
+                    place: Place { card: id.device, pcm: pcm.index.into(), stream: stream.index.into() },
+                    pcm_name: pcm.name.clone(),
+                    direction: stream.direction,
+                    limits: stream.limits.clone(),
+                    policy,
+                };
+                let channel = Channel::open(context, &events, id, setup, transport);
+                channels.push(channel.map_err(|error| error.of(place))?);
+            }
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let thread = {
+            let (events, ended) = (Arc::clone(&events), Arc::clone(&ended));
+            std::thread::Builder::new()
+                .name(format!("guest {id}"))
+                .spawn(move || serve(&*events, &mut channels, &ended))
+                .map_err(|error| ConnectError::Thread(error.to_string()))?
+        };
+        Ok(Self { events, ended, thread: Some(thread) })
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
+        self.events.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("a guest's thread ended by a fault of the bridge; please report it");
+        }
+    }
+}
+
+/// A stream's grant or port that failed, before it is known by name.
+enum ChannelError {
+    Grant(GrantError),
+    Event(EventError),
+    Page(OutOfRange),
+}
+
+impl ChannelError {
+    fn of(self, stream: String) -> ConnectError {
+        match self {
+            Self::Grant(error) => ConnectError::Grant { stream, error },
+            Self::Event(error) => ConnectError::Event { stream, error },
+            Self::Page(error) => ConnectError::Page { stream, error },
+        }
+    }
+}
+
+impl Channel {
+    fn open(
+        context: &DeviceContext,
+        events: &Arc<dyn Events>,
+        id: DeviceId,
+        setup: StreamSetup,
+        transport: Transport,
+    ) -> Result<Self, ChannelError> {
+        let page = |reference: GrantRef| {
+            let mapped = context.xen.grants.map(id.frontend, &[reference], Access::ReadWrite);
+            mapped.map_err(ChannelError::Grant)
+        };
+        let bind = |port: RemotePort| events.bind(id.frontend, port).map_err(ChannelError::Event);
+        let ring = BackRing::attach(page(transport.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
+        let event_page = EventPage::attach(page(transport.events)?).map_err(ChannelError::Page)?;
+        let (requests, positions) = (bind(transport.ring_port)?, bind(transport.events_port)?);
+        let notify = {
+            let events = Arc::clone(events);
+            Box::new(move || events.notify(positions))
+        };
+        let writer = EventWriter::new(event_page);
+        let stream = PcmStream::new(context, setup, writer, notify);
+        Ok(Self { requests, positions, ring, stream, broken: false })
+    }
+
+    /// Answers what is in the ring, a ring's length at most. Returns whether more is waiting.
+    fn answer(&mut self, events: &dyn Events) -> bool {
+        if self.broken {
+            return false;
+        }
+        let answered = self.answer_some(events);
+        answered.unwrap_or_else(|error| {
+            self.stream.complain(&error);
+            self.stream.close();
+            self.broken = true;
+            false
+        })
+    }
+
+    fn answer_some(&mut self, events: &dyn Events) -> Result<bool, RingError> {
+        for _ in 0..REQUESTS_A_TURN {
+            let Some(packet) = self.ring.take()? else { return self.ring.final_check() };
+            let response = match Request::parse(&packet) {
+                Ok(request) => self.stream.answer(&request),
+                Err(malformed) => {
+                    self.stream.complain(&malformed);
+                    malformed.response()
+                }
+            };
+            self.ring.respond(&response.encode())?;
+            // Always: a frontend that timed out may have left its wish for notifications behind.
+            events.notify(self.requests);
+        }
+        Ok(true)
+    }
+}
+
+/// The card's thread.
+fn serve(events: &dyn Events, channels: &mut [Channel], ended: &AtomicBool) {
+    let mut ports = Vec::new();
+    let mut again = Vec::new();
+    // What came before the ports were bound was notified to nobody.
+    ports.extend(channels.iter().map(|channel| channel.requests));
+    while !ended.load(Ordering::Acquire) {
+        for port in ports.drain(..) {
+            for channel in channels.iter_mut() {
+                if channel.requests == port && channel.answer(events) {
+                    again.push(port);
+                }
+                if channel.positions == port {
+                    channel.stream.room_for_events();
+                }
+            }
+            // After the work: a guest that notifies without end costs one look at a time.
+            events.unmask(port);
+        }
+        if again.is_empty() {
+            if let Err(error) = events.wait(&mut ports) {
+                error!("a guest's requests can't be waited for, its sound ends: {error}");
+                break;
+            }
+        } else {
+            ports.append(&mut again);
+        }
+    }
+    for channel in channels.iter_mut() {
+        channel.stream.close();
+        events.unbind(channel.requests);
+        events.unbind(channel.positions);
+    }
+    debug!("card released");
+}

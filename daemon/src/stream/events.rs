@@ -1,0 +1,189 @@
+//! Position events that every Linux frontend accepts.
+//!
+//! Kernels until 2026 number events on for the life of the channel, one number per consumed slot, match or not; later
+//! ones start at 0 with every OPEN. A frontend doesn't say which it is, and ignores events with any other number. Up to
+//! the second OPEN both agree. From then on each position is put in twice, in neighbouring slots: first under the
+//! channel's number, then under the OPEN's. Each kernel takes the one that it expects and skips the other.
+
+use vsnd_pw_module::Octets;
+
+use crate::sndif::{Event, EventPage};
+
+/// Writes positions into a stream's event page. Numbers are given at the moment of writing, so none is ever lost.
+pub struct EventWriter {
+    page: EventPage,
+    /// Slots filled since the last OPEN; the channel's own count is the page's.
+    since_open: u32,
+    /// The newest position that found no room.
+    pending: Option<Octets>,
+}
+
+impl EventWriter {
+    /// A writer that goes on where the page stands (an untouched page: at 0).
+    pub fn new(page: EventPage) -> Self {
+        Self { page, since_open: 0, pending: None }
+    }
+
+    /// OPEN: positions count from 0 again, and what waited is of the past.
+    pub fn opened(&mut self) {
+        self.since_open = 0;
+        self.pending = None;
+    }
+
+    /// CLOSE: nothing may follow, as old kernels would take a left-over position for one of the next OPEN.
+    pub fn closed(&mut self) {
+        self.pending = None;
+    }
+
+    /// Puts `position` in, or keeps it until there is room, in place of an older one that waits. Returns whether the guest
+    /// is to be notified.
+    pub fn send(&mut self, position: Octets) -> bool {
+        self.pending = Some(position);
+        self.flush()
+    }
+
+    /// Puts in what waits, if there is room now. Returns whether the guest is to be notified.
+    pub fn flush(&mut self) -> bool {
+        let Some(position) = self.pending else { return false };
+        let numbered_alike = self.page.produced() as u16 == self.since_open as u16;
+        if self.page.free() < if numbered_alike { 1 } else { 2 } {
+            return false;
+        }
+        self.pending = None;
+        self.put(self.page.produced() as u16, position);
+        if !numbered_alike {
+            self.put(self.since_open as u16, position);
+        }
+        true
+    }
+
+    /// Whether a position waits for room.
+    pub fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    fn put(&mut self, id: u16, position: Octets) {
+        // Room was checked, and only this writer fills slots.
+        if self.page.push(&Event { id, position }) {
+            self.since_open = self.since_open.wrapping_add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sndif::FrontEventPage;
+    use crate::sndif::testing::shared_pages;
+
+    /// The numbers that a kernel of either kind expects, and what it accepts.
+    struct Front {
+        page: FrontEventPage,
+        /// Since 2026: an OPEN begins at 0 and drops what is in the page.
+        restarts: bool,
+        expected: u16,
+        accepted: Vec<u64>,
+    }
+
+    impl Front {
+        fn open(&mut self) {
+            if self.restarts {
+                self.expected = 0;
+                self.page.discard().unwrap();
+            }
+            self.accepted.clear();
+        }
+
+        fn interrupt(&mut self) {
+            while let Some(event) = self.page.take().unwrap() {
+                if event.id == self.expected {
+                    self.accepted.push(event.position.0);
+                }
+                self.expected = self.expected.wrapping_add(1);
+            }
+            self.page.confirm().unwrap();
+        }
+    }
+
+    fn pair(restarts: bool) -> (EventWriter, Front) {
+        let [ours, theirs] = shared_pages();
+        let page = FrontEventPage::init(theirs).unwrap();
+        let front = Front { page, restarts, expected: 0, accepted: Vec::new() };
+        (EventWriter::new(EventPage::attach(ours).unwrap()), front)
+    }
+
+    fn without_repeats(positions: &[u64]) -> Vec<u64> {
+        let mut positions = positions.to_vec();
+        positions.dedup();
+        positions
+    }
+
+    #[test]
+    fn kernels_of_both_kinds_accept_every_position_of_every_open() {
+        for restarts in [false, true] {
+            let (mut writer, mut front) = pair(restarts);
+            for open in 0..5_u64 {
+                front.open();
+                writer.opened();
+                let sent: Vec<u64> = (1..=100 + open).collect();
+                for position in &sent {
+                    assert!(writer.send(Octets(*position)));
+                    front.interrupt();
+                }
+                assert_eq!(without_repeats(&front.accepted), sent, "restarts: {restarts}, OPEN {open}");
+                writer.closed();
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_page_loses_no_number_and_gives_the_newest_position_when_room_returns() {
+        for restarts in [false, true] {
+            let (mut writer, mut front) = pair(restarts);
+            for _ in 0..2 {
+                front.open();
+                writer.opened();
+                for position in 1..=200 {
+                    writer.send(Octets(position));
+                }
+                assert!(writer.is_waiting());
+                assert!(!writer.flush(), "no room yet");
+                front.interrupt();
+                assert!(writer.flush());
+                front.interrupt();
+                assert_eq!(front.accepted.last(), Some(&200), "restarts: {restarts}");
+                assert!(writer.send(Octets(201)));
+                front.interrupt();
+                assert_eq!(front.accepted.last(), Some(&201), "restarts: {restarts}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_waited_at_close_is_dropped() {
+        let (mut writer, _front) = pair(false);
+        writer.opened();
+        for position in 1..=64 {
+            writer.send(Octets(position));
+        }
+        assert!(writer.is_waiting());
+        writer.closed();
+        assert!(!writer.is_waiting());
+    }
+
+    #[test]
+    fn a_restarted_bridge_goes_on_with_the_channels_number() {
+        let [ours, theirs, again] = shared_pages();
+        let page = FrontEventPage::init(theirs).unwrap();
+        let mut front = Front { page, restarts: false, expected: 0, accepted: Vec::new() };
+        let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
+        writer.opened();
+        writer.send(Octets(1));
+        front.interrupt();
+        let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
+        writer.opened();
+        writer.send(Octets(2));
+        front.interrupt();
+        assert_eq!(front.accepted, [1, 2]);
+    }
+}

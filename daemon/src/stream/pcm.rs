@@ -1,0 +1,303 @@
+//! One PCM stream as the guest drives it: requests in, answers from memory out.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex};
+
+use tracing::{debug, warn};
+use vsnd_pw_module::{
+    Access, Direction, Frames, Nanos, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
+    monotonic_now,
+};
+
+use super::events::EventWriter;
+use super::pacer::{Pacer, SharedVoice, lock};
+use super::voice::Voice;
+use crate::config::{Capture, DomainPolicy};
+use crate::guest::DeviceContext;
+use crate::guest::names::{Domain, Place};
+use crate::sndif::{
+    self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span,
+    Trigger,
+};
+use crate::xen::{GrantError, GrantRef, Grants};
+
+/// Octets of a page that guests grant.
+const PAGE: u64 = 4096;
+/// Faults told per stream and minute; a guest must not fill the log.
+const COMPLAINTS: u32 = 10;
+/// The time after which a stream may be complained of again.
+const COMPLAINTS_WINDOW: Nanos = Nanos::from_millis(60_000);
+
+/// What a stream is made of.
+#[derive(Clone, Debug)]
+pub struct StreamSetup {
+    /// The guest.
+    pub domain: Domain,
+    /// Where the stream is in the guest.
+    pub place: Place,
+    /// The PCM's name as the guest's configuration has it: untrusted.
+    pub pcm_name: Option<String>,
+    /// Playback or capture.
+    pub direction: Direction,
+    /// What the configuration allows.
+    pub limits: Limits,
+    /// What the user allows.
+    pub policy: DomainPolicy,
+}
+
+/// A stream, closed or open. Lives in its card's thread.
+pub struct PcmStream {
+    setup: StreamSetup,
+    grants: Arc<dyn Grants>,
+    server: Arc<dyn SoundServer>,
+    pacer: Pacer,
+    voice: SharedVoice,
+    open: Option<OpenStream>,
+    complaints: (Nanos, u32),
+}
+
+/// Between OPEN and CLOSE.
+struct OpenStream {
+    format: StreamFormat,
+    buffer: Octets,
+    /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
+    node: Option<Box<dyn Node>>,
+}
+
+/// Why an OPEN is refused.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("{0}")]
+    Limits(#[from] sndif::Refusal),
+    #[error("the page directory: {0}")]
+    Directory(#[from] DirectoryError<GrantError>),
+    #[error("the buffer: {0}")]
+    Grants(#[from] GrantError),
+}
+
+/// Why a request on a stream is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error("OPEN: {0}")]
+    Open(#[from] OpenError),
+    #[error("{0} on a stream that is not open")]
+    NotOpen(&'static str),
+    #[error("{0} goes the other way")]
+    Direction(&'static str),
+    #[error("{0} of {1} from {2} is not a whole number of frames inside the buffer")]
+    Span(&'static str, Octets, Octets),
+    #[error("RESUME without PAUSE")]
+    NotPaused,
+}
+
+impl Refusal {
+    fn errno(&self) -> Errno {
+        match self {
+            Self::NotOpen(_) => Errno::Io,
+            Self::Open(OpenError::Limits(refusal)) => refusal.errno(),
+            _ => Errno::Invalid,
+        }
+    }
+}
+
+impl PcmStream {
+    /// A closed stream that tells the guest its position by `events` and `notify`.
+    pub fn new(
+        context: &DeviceContext,
+        mut setup: StreamSetup,
+        events: EventWriter,
+        notify: Box<dyn Fn() + Send>,
+    ) -> Self {
+        let server = Arc::clone(&context.server);
+        let carried =
+            |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
+        setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
+        Self {
+            setup,
+            grants: Arc::clone(&context.xen.grants),
+            server,
+            pacer: context.pacer.clone(),
+            voice: Arc::new(Mutex::new(Voice::new(events, notify))),
+            open: None,
+            complaints: (Nanos(i64::MIN), 0),
+        }
+    }
+
+    /// Answers one request, from memory: nothing here waits for a sound server.
+    pub fn answer(&mut self, request: &Request) -> Response {
+        let name = name(&request.operation);
+        debug!(domain = %self.setup.domain.shown(), place = ?self.setup.place, ?request);
+        let done = match &request.operation {
+            Operation::Open(open) => self.open(open).map_err(Refusal::from),
+            Operation::Close => {
+                // Linux sends CLOSE for a stream that it never opened, too.
+                self.close();
+                Ok(())
+            }
+            Operation::Write(span) => self.wrote(name, *span),
+            Operation::Read(span) => self.read(name, *span),
+            Operation::Trigger(trigger) => self.trigger(name, *trigger),
+            Operation::HwParamQuery(asked) => return self.query(request, asked),
+            Operation::SetVolume(_) | Operation::GetVolume(_) | Operation::Mute(_) | Operation::Unmute(_) => {
+                return request.response(Err(Errno::NotSupported));
+            }
+        };
+        match done {
+            Ok(()) => request.response(Ok(())),
+            Err(refusal) => {
+                self.complain(&refusal);
+                request.response(Err(refusal.errno()))
+            }
+        }
+    }
+
+    /// Says what the guest did wrong, unless it has been said too often.
+    pub fn complain(&mut self, fault: &dyn Display) {
+        let (since, count) = &mut self.complaints;
+        let now = monotonic_now();
+        if since.0 == i64::MIN || now - *since > COMPLAINTS_WINDOW {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        let more = if *count == COMPLAINTS {
+            " (no more of this stream's faults are told for a minute)"
+        } else {
+            ""
+        };
+        if *count <= COMPLAINTS {
+            let Place { card, pcm, stream } = self.setup.place;
+            warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");
+        }
+    }
+
+    /// The guest has taken events: there is room for a position that waits.
+    pub fn room_for_events(&self) {
+        lock(&self.voice).flush();
+    }
+
+    fn query(&mut self, request: &Request, asked: &HwParams) -> Response {
+        match self.setup.limits.narrow(asked) {
+            Some(params) => Response { hw_params: Some(params), ..request.response(Ok(())) },
+            None => request.response(Err(Errno::Invalid)),
+        }
+    }
+
+    fn open(&mut self, asked: &Open) -> Result<(), OpenError> {
+        // ALSA's hw_params of an open stream frees the old buffer without a CLOSE.
+        self.close();
+        let format = self.setup.limits.admit(asked)?;
+        // Whole frames, or they would not have been admitted.
+        let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
+        let (buffer, period) = (frames(asked.buffer), frames(asked.period));
+        let references = self.references(asked)?;
+        let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
+        let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
+        let node = self.show(format, period, &ring);
+        lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
+        self.open = Some(OpenStream { format, buffer: asked.buffer, node });
+        Ok(())
+    }
+
+    /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
+    fn references(&self, asked: &Open) -> Result<Vec<GrantRef>, DirectoryError<GrantError>> {
+        let pages = asked.buffer.0.div_ceil(PAGE) as usize;
+        sndif::directory::walk(asked.directory, pages, |reference| {
+            let page: Pages = self.grants.map(self.setup.domain.id, &[reference], Access::ReadOnly)?;
+            let mut copy = [0; PAGE as usize];
+            page.read(0, &mut copy).map_err(|error| GrantError::Device(error.to_string()))?;
+            Ok(copy)
+        })
+    }
+
+    /// Shows the ring on the desktop, where there is a server and the user allows it.
+    fn show(&self, format: StreamFormat, period: Frames, ring: &Arc<PcmRing>) -> Option<Box<dyn Node>> {
+        let StreamSetup { domain, place, pcm_name, direction, policy, .. } = &self.setup;
+        // No node: no desktop shows a microphone in use, and the guest hears silence.
+        if *direction == Direction::Capture && policy.capture != Capture::Allow {
+            return None;
+        }
+        let names = domain.node(*place, *direction, pcm_name.as_deref());
+        let spec = NodeSpec {
+            client: domain.client(),
+            name: names.name,
+            description: names.description,
+            media_name: names.media_name,
+            restore_key: names.restore_key,
+            role: policy.role,
+            format,
+            direction: *direction,
+            period: if period > Frames(0) { period } else { ring.buffer() },
+        };
+        self.server.open(spec, Arc::clone(ring))
+    }
+
+    /// CLOSE, or the end of the card: the guest's memory is unmapped when this returns, and the node goes once its tail
+    /// is heard.
+    pub fn close(&mut self) {
+        lock(&self.voice).close();
+        self.open = None;
+    }
+
+    fn span(&self, name: &'static str, span: Span) -> Result<(Frames, Frames), Refusal> {
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let outside = || Refusal::Span(name, span.length, span.offset);
+        if span.length == Octets(0) || span.offset + span.length > open.buffer {
+            return Err(outside());
+        }
+        let offset = open.format.frames(span.offset).ok_or_else(outside)?;
+        let length = open.format.frames(span.length).ok_or_else(outside)?;
+        Ok((offset, length))
+    }
+
+    fn wrote(&mut self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        let (offset, length) = self.span(name, span)?;
+        if self.setup.direction != Direction::Playback {
+            return Err(Refusal::Direction(name));
+        }
+        lock(&self.voice).wrote(offset, length);
+        Ok(())
+    }
+
+    /// The captured frames lie in the ring before the guest is told of them: READ only confirms.
+    fn read(&mut self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        self.span(name, span)?;
+        if self.setup.direction == Direction::Capture { Ok(()) } else { Err(Refusal::Direction(name)) }
+    }
+
+    fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let mut voice = lock(&self.voice);
+        match trigger {
+            Trigger::Start => voice.start(monotonic_now()),
+            Trigger::Resume if voice.resume(monotonic_now()) => (),
+            Trigger::Resume => return Err(Refusal::NotPaused),
+            Trigger::Stop => voice.stop(false),
+            Trigger::Pause => voice.stop(true),
+        }
+        drop(voice);
+        match trigger {
+            Trigger::Start | Trigger::Resume => {
+                self.pacer.add(&self.voice);
+                open.node.iter().for_each(|node| node.start());
+            }
+            Trigger::Stop | Trigger::Pause => open.node.iter().for_each(|node| node.stop()),
+        }
+        Ok(())
+    }
+}
+
+/// An operation as the log names it.
+fn name(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Open(_) => "OPEN",
+        Operation::Close => "CLOSE",
+        Operation::Read(_) => "READ",
+        Operation::Write(_) => "WRITE",
+        Operation::SetVolume(_) => "SET_VOLUME",
+        Operation::GetVolume(_) => "GET_VOLUME",
+        Operation::Mute(_) => "MUTE",
+        Operation::Unmute(_) => "UNMUTE",
+        Operation::Trigger(_) => "TRIGGER",
+        Operation::HwParamQuery(_) => "HW_PARAM_QUERY",
+    }
+}

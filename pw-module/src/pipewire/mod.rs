@@ -1,0 +1,140 @@
+//! Rings as nodes of a PipeWire server.
+//!
+//! One thread owns everything of PipeWire's; the server object and the handles only post commands to it. The data
+//! thread, which PipeWire runs itself, calls [`process`] at every cycle.
+
+mod activity;
+mod backoff;
+mod buffer;
+mod connection;
+mod format;
+mod node;
+pub mod private;
+mod process;
+mod properties;
+mod survey;
+mod thread;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use pipewire as pw;
+
+use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
+use node::NodeKey;
+use process::Shared;
+pub use survey::{Object, SurveyError, survey};
+use thread::Command;
+
+/// Why the thread for PipeWire can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system refuses a thread.
+    #[error("can't start a thread for PipeWire")]
+    Thread(#[source] std::io::Error),
+    /// The library can't make its event loop.
+    #[error("can't make PipeWire's event loop")]
+    Loop(#[source] pw::Error),
+    /// The thread ended before it began.
+    #[error("the thread for PipeWire ended at once")]
+    Ended,
+}
+
+/// A PipeWire server, whether it runs at the moment or not: nodes are kept over its restarts.
+///
+/// Dropping it plays the tails of its nodes and takes them away.
+pub struct PipeWireServer {
+    commands: pw::channel::Sender<Command>,
+    next_node: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PipeWireServer {
+    /// Starts the thread, which looks for the server and tells `events` what becomes of it and of the nodes. `remote` is
+    /// the server's name, or the absolute path of its socket; without it the environment and PipeWire's default decide.
+    ///
+    /// # Errors
+    /// When there are no resources for a thread or a loop. A server that isn't there is no error: it is waited for.
+    pub fn start(
+        events: impl Fn(ServerEvent) + Send + 'static,
+        remote: Option<String>,
+    ) -> Result<Self, StartError> {
+        let (commands, receiver) = pw::channel::channel();
+        let (started, result) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("pipewire".to_owned())
+            .spawn(move || match pw::main_loop::MainLoopRc::new(None) {
+                Ok(main_loop) => {
+                    let _ = started.send(Ok(()));
+                    thread::run(main_loop, receiver, Box::new(events), remote);
+                }
+                Err(error) => {
+                    let _ = started.send(Err(StartError::Loop(error)));
+                }
+            })
+            .map_err(StartError::Thread)?;
+        result.recv().map_err(|_| StartError::Ended)??;
+        Ok(Self { commands, next_node: AtomicU64::new(1), thread: Some(thread) })
+    }
+}
+
+impl SoundServer for PipeWireServer {
+    fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
+        let key = NodeKey(self.next_node.fetch_add(1, Ordering::Relaxed));
+        let shared = Arc::new(Shared::default());
+        let handle = Handle { key, shared: Arc::clone(&shared), commands: self.commands.clone() };
+        handle.post(Command::Open(key, Box::new(spec), ring, shared));
+        Some(Box::new(handle))
+    }
+
+    fn carries(&self, format: SampleFormat) -> bool {
+        format::audio_format(format).is_some()
+    }
+}
+
+impl Drop for PipeWireServer {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Quit);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for PipeWire panicked");
+        }
+    }
+}
+
+/// The handle of one node.
+struct Handle {
+    key: NodeKey,
+    shared: Arc<Shared>,
+    commands: pw::channel::Sender<Command>,
+}
+
+impl Handle {
+    /// The sender's lock is only ever held while a command is moved, so this doesn't wait.
+    fn post(&self, command: Command) {
+        if self.commands.send(command).is_err() {
+            tracing::debug!("the thread for PipeWire has ended");
+        }
+    }
+}
+
+impl Node for Handle {
+    fn start(&self) {
+        self.post(Command::Start(self.key));
+    }
+
+    fn stop(&self) {
+        self.post(Command::Stop(self.key));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // At once: from now on the ring may have another reader.
+        self.shared.release();
+        self.post(Command::Release(self.key));
+    }
+}

@@ -1,0 +1,238 @@
+//! One ring as a stream of PipeWire's, through every life that the server gives it.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use pipewire as pw;
+use pw::core::CoreRc;
+use pw::spa::pod::Pod;
+use pw::spa::utils::Direction as PortDirection;
+use pw::stream::{StreamFlags, StreamListener, StreamRc, StreamState};
+
+use super::activity::{Activity, Due};
+use super::backoff::Backoff;
+use super::process::{Process, Shared};
+use super::thread::Happening;
+use super::{format, properties};
+use crate::units::{Nanos, monotonic_now};
+use crate::{Direction, NodeSpec, NodeState, PcmRing, Role};
+
+/// The number by which handles, commands and happenings name a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct NodeKey(pub(super) u64);
+
+/// Why a node can't be in the graph.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NodeError {
+    #[error("PipeWire doesn't carry this format")]
+    Format,
+    #[error("can't create the stream")]
+    Create(#[source] pw::Error),
+    #[error("can't connect the stream")]
+    Connect(#[source] pw::Error),
+}
+
+/// How often a node that the server refuses is offered again.
+const RETRY: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_millis(30_000));
+
+/// A node that has a handle, or plays its tail.
+pub(super) struct Node {
+    pub(super) spec: NodeSpec,
+    ring: Arc<PcmRing>,
+    shared: Arc<Shared>,
+    activity: Activity,
+    live: Option<Live>,
+    /// How many streams this node has had: what an earlier one still says isn't about the present one.
+    life: u64,
+    told: Option<NodeState>,
+    backoff: Backoff,
+    retry_at: Option<Nanos>,
+}
+
+impl Node {
+    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+        Self {
+            spec,
+            ring,
+            shared,
+            activity: Activity::opened(monotonic_now()),
+            live: None,
+            life: 0,
+            told: None,
+            backoff: RETRY,
+            retry_at: None,
+        }
+    }
+
+    /// Whether the node wants a stream and has none at `now`.
+    pub(super) fn wants_stream(&self, now: Nanos) -> bool {
+        self.live.is_none() && !self.activity.released() && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// Gives the node a stream on `core`.
+    pub(super) fn connect(
+        &mut self,
+        key: NodeKey,
+        core: &CoreRc,
+        queue: &Sender<Happening>,
+    ) -> Result<(), NodeError> {
+        self.life += 1;
+        let name = NodeName { key, life: self.life };
+        self.live = Some(Live::new(self, name, core, queue)?);
+        Ok(())
+    }
+
+    /// The stream is no more, and for how long not to try again.
+    pub(super) fn refused(&mut self, now: Nanos) {
+        self.disconnect();
+        self.retry_at = Some(self.backoff.failed(now));
+    }
+
+    /// Drops the stream: the server is gone, or the node.
+    pub(super) fn disconnect(&mut self) {
+        self.shared.interrupt();
+        self.live = None;
+        self.retry_at = None;
+    }
+
+    pub(super) fn start(&mut self) {
+        self.activity.start();
+        self.apply_activity();
+    }
+
+    pub(super) fn stop(&mut self, now: Nanos) {
+        self.activity.stop(now, self.shared.tail());
+    }
+
+    pub(super) fn release(&mut self, now: Nanos) {
+        self.shared.release();
+        self.activity.release(now, self.shared.tail());
+    }
+
+    /// When something is due next.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        let retry = self.retry_at.filter(|_| !self.activity.released());
+        [self.activity.deadline(), retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`; whether the node is to be removed.
+    pub(super) fn tick(&mut self, now: Nanos) -> bool {
+        if self.activity.released() && self.live.is_none() {
+            return true;
+        }
+        match self.activity.due(now) {
+            Some(Due::Go) => return true,
+            Some(Due::Rest) => self.apply_activity(),
+            None => (),
+        }
+        false
+    }
+
+    fn apply_activity(&self) {
+        let Some(live) = &self.live else { return };
+        if let Err(error) = live.stream.set_active(self.activity.active()) {
+            tracing::debug!(node = self.spec.name, %error, "can't change the node's activity");
+        }
+    }
+
+    /// Takes in a change of the stream of life `life`; what to tell of it.
+    pub(super) fn stream_changed(&mut self, life: u64, state: StreamState, now: Nanos) -> Option<NodeState> {
+        if life != self.life {
+            return None;
+        }
+        let id = self.live.as_ref()?.stream.node_id();
+        let state = match state {
+            StreamState::Connecting => NodeState::Connecting,
+            StreamState::Paused => {
+                self.shared.interrupt();
+                NodeState::Idle { id }
+            }
+            StreamState::Streaming => {
+                self.backoff.succeeded();
+                NodeState::Running { id }
+            }
+            StreamState::Unconnected => {
+                self.refused(now);
+                NodeState::Failed("the server removed the node".to_owned())
+            }
+            StreamState::Error(text) => {
+                self.refused(now);
+                NodeState::Failed(text)
+            }
+        };
+        self.tell(state)
+    }
+
+    /// The state, unless it was told already.
+    pub(super) fn tell(&mut self, state: NodeState) -> Option<NodeState> {
+        if self.told.as_ref() == Some(&state) {
+            return None;
+        }
+        self.told = Some(state.clone());
+        Some(state)
+    }
+}
+
+/// Which stream of which node a happening is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NodeName {
+    pub(super) key: NodeKey,
+    pub(super) life: u64,
+}
+
+/// A stream and its listeners. The fields drop in this order: a listener must not outlive its stream.
+struct Live {
+    /// Owns what the data thread touches, and nothing else does: a listener with callbacks of both threads would share
+    /// its state between them without a lock.
+    _process: StreamListener<Process>,
+    _control: StreamListener<()>,
+    stream: StreamRc,
+}
+
+impl Live {
+    fn new(node: &Node, name: NodeName, core: &CoreRc, queue: &Sender<Happening>) -> Result<Self, NodeError> {
+        let format = format::enum_format(node.spec.format).ok_or(NodeError::Format)?;
+        let mut params = [Pod::from_bytes(&format).ok_or(NodeError::Format)?];
+        let properties = properties::node(&node.spec);
+        let media_name = properties::clean(&node.spec.media_name);
+        let stream = StreamRc::new(core.clone(), &media_name, properties).map_err(NodeError::Create)?;
+        // The first listener that has `process` is the one that PipeWire calls on its data thread.
+        let process = Process::new(Arc::clone(&node.ring), Arc::clone(&node.shared));
+        let process = stream
+            .add_local_listener_with_user_data(process)
+            .process(|stream, process| process.run(stream))
+            .register()
+            .map_err(NodeError::Create)?;
+        let queue = queue.clone();
+        let control = stream
+            .add_local_listener::<()>()
+            .state_changed(move |_, (), _, state| {
+                // The receiver lives as long as the loop that makes this call.
+                let _ = queue.send(Happening::Stream(name, state));
+            })
+            .register()
+            .map_err(NodeError::Create)?;
+        let direction = match node.spec.direction {
+            Direction::Playback => PortDirection::Output,
+            Direction::Capture => PortDirection::Input,
+        };
+        let mut flags = StreamFlags::MAP_BUFFERS | StreamFlags::RT_PROCESS;
+        if node.spec.role == Role::Stream {
+            flags |= StreamFlags::AUTOCONNECT;
+        }
+        if !node.activity.active() {
+            flags |= StreamFlags::INACTIVE;
+        }
+        stream.connect(direction, None, flags, &mut params).map_err(NodeError::Connect)?;
+        Ok(Self { _process: process, _control: control, stream })
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // Takes the node off the data thread before the listener goes that this thread calls.
+        if let Err(error) = self.stream.disconnect() {
+            tracing::debug!(%error, "can't disconnect a stream");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! The callback that PipeWire's data thread makes at every cycle.
+//!
+//! Nothing here allocates, locks, logs, calls the system, loops without bound or panics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+
+use pipewire::stream::{Stream, Time};
+
+use super::buffer::Buffer;
+use crate::units::{Frames, Nanos, monotonic_now};
+use crate::{Direction, PcmRing, Timing};
+
+/// A stream never has more buffers than this, so no callback can be asked to empty more.
+const MOST_BUFFERS: usize = 64;
+/// Cycles of silence after a stream began to run and before it consumes the ring: its links come to life one by one,
+/// and a frame that is handed over meanwhile might be heard by nobody.
+const WARM_UP: u32 = 2;
+
+/// What the callback and the thread that owns the stream share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// The handle is gone: the ring is no longer this node's to read.
+    released: AtomicBool,
+    /// Counts the times that the stream stopped running.
+    interruptions: AtomicU32,
+    /// How long a frame handed over now takes until it is heard, including the rest of its cycle, in nanoseconds.
+    tail: AtomicI64,
+}
+
+impl Shared {
+    /// From now on the callback plays silence and leaves the ring alone.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    /// The stream doesn't run any more; what it is given next has to wait for its links again.
+    pub(super) fn interrupt(&self) {
+        self.interruptions.fetch_add(1, Ordering::Release);
+        self.tail.store(0, Ordering::Relaxed);
+    }
+
+    /// How long it takes until everything is heard that was handed over so far.
+    pub(super) fn tail(&self) -> Nanos {
+        Nanos(self.tail.load(Ordering::Relaxed))
+    }
+}
+
+/// The callback's own state.
+pub(super) struct Process {
+    ring: Arc<PcmRing>,
+    shared: Arc<Shared>,
+    clock: CycleClock,
+    interruptions: u32,
+    /// Cycles that may not consume the ring yet, the present one included.
+    warm_up: u32,
+}
+
+impl Process {
+    pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+        let interruptions = shared.interruptions.load(Ordering::Acquire);
+        let clock = CycleClock::new(ring.direction(), ring.format().rate());
+        Self { ring, shared, clock, interruptions, warm_up: WARM_UP + 1 }
+    }
+
+    /// One call of the data thread.
+    pub(super) fn run(&mut self, stream: &Stream) {
+        let Ok(time) = stream.time() else { return };
+        let new_cycle = self.clock.begin(Report::from(&time));
+        let interruptions = self.shared.interruptions.load(Ordering::Acquire);
+        if interruptions != self.interruptions {
+            self.interruptions = interruptions;
+            self.warm_up = WARM_UP;
+        } else if new_cycle {
+            self.warm_up = self.warm_up.saturating_sub(1);
+        }
+        let quiet = self.warm_up > 0 || self.shared.released.load(Ordering::Acquire);
+        match self.ring.direction() {
+            Direction::Playback => self.play(stream, quiet),
+            Direction::Capture => self.capture(stream, quiet),
+        }
+    }
+
+    fn play(&mut self, stream: &Stream, quiet: bool) {
+        let Some(buffer) = Buffer::dequeue(stream) else { return };
+        let format = self.ring.format();
+        let size = format.frame_octets();
+        buffer.fill(size, |out| {
+            let frames = Frames((out.len() / size as usize) as u64);
+            if quiet {
+                format.fill_silence(out);
+                self.clock.moved(frames);
+            } else {
+                let first = self.ring.play(monotonic_now(), out);
+                self.account(first, frames);
+            }
+        });
+    }
+
+    fn capture(&mut self, stream: &Stream, quiet: bool) {
+        let size = self.ring.format().frame_octets();
+        for _ in 0..MOST_BUFFERS {
+            let Some(buffer) = Buffer::dequeue(stream) else { return };
+            buffer.take(size, |input| {
+                let frames = Frames((input.len() / size as usize) as u64);
+                if quiet {
+                    self.clock.moved(frames);
+                } else {
+                    let first = self.ring.capture(monotonic_now(), input);
+                    self.account(first, frames);
+                }
+            });
+        }
+    }
+
+    /// Counts the frames of one buffer and publishes what they say of the clock, if the ring took part.
+    fn account(&mut self, first: Option<i64>, frames: Frames) {
+        let timing = first.and_then(|first| self.clock.timing(first, frames));
+        self.clock.moved(frames);
+        self.shared.tail.store(self.clock.tail().0, Ordering::Relaxed);
+        if let Some(timing) = timing {
+            self.ring.publish(timing);
+        }
+    }
+}
+
+/// The part of `pw_time` that matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct Report {
+    /// When the graph's driver woke up for this cycle, in nanoseconds of CLOCK_MONOTONIC.
+    now: i64,
+    /// Frames between the stream and the converter or the resampler's output, in the stream's rate.
+    held: i64,
+    /// The way to the device (playback) or from it (capture), in ticks.
+    delay: i64,
+    /// Nanoseconds per tick, as a fraction.
+    tick: (i64, i64),
+}
+
+impl From<&Time> for Report {
+    fn from(time: &Time) -> Self {
+        let raw = time.as_raw();
+        let held = raw.queued.saturating_add(raw.buffered);
+        Self {
+            now: raw.now,
+            // A count that doesn't fit, or a wrapped difference, is no count.
+            held: i64::try_from(held).ok().filter(|held| *held < 1 << 32).unwrap_or(0),
+            delay: raw.delay,
+            tick: (i64::from(raw.rate.num), i64::from(raw.rate.denom)),
+        }
+    }
+}
+
+/// Turns PipeWire's reports into positions of the ring.
+///
+/// The header of `pw_stream` says of `delay` that it is the time until the next output sample of the stream is
+/// presented by the device, and captured at `now`, the wake-up of the driver. The first frame of a cycle is that next
+/// sample, with the frames still queued or held by the resampler before it: it sounds at
+/// `now + held/rate + delay * tick`. So at `now` the device presents the frame that lies as far before it.
+///
+/// For capture `delay` is the time that a sample travelled from the device. The first frame of the cycle was captured at
+/// `now - held/rate - delay * tick`, so at `now` the device captures the frame that lies as far behind it.
+///
+/// PipeWire may call more than once in a cycle, when the resampler wants more; all frames of a cycle belong to the same
+/// `now`, and only the report of its first call stands at its beginning.
+struct CycleClock {
+    direction: Direction,
+    rate: i64,
+    report: Report,
+    /// Frames moved in this cycle before the present buffer.
+    moved: i64,
+    /// Frames moved in the cycle before.
+    previous: i64,
+}
+
+impl CycleClock {
+    fn new(direction: Direction, rate: u32) -> Self {
+        Self { direction, rate: i64::from(rate), report: Report::default(), moved: 0, previous: 0 }
+    }
+
+    /// A call with this report; whether it is the first of its cycle.
+    fn begin(&mut self, report: Report) -> bool {
+        if report.now == self.report.now {
+            return false;
+        }
+        self.report = report;
+        self.previous = self.moved;
+        self.moved = 0;
+        true
+    }
+
+    fn moved(&mut self, frames: Frames) {
+        self.moved = self.moved.saturating_add(i64::try_from(frames.0).unwrap_or(0));
+    }
+
+    /// The way between stream and device in frames of the stream; `None` before the graph has told its rate.
+    fn latency(&self) -> Option<i64> {
+        let (num, denom) = self.report.tick;
+        let delay = self.report.delay.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom)?;
+        self.report.held.checked_add(delay)
+    }
+
+    /// What a buffer of `frames` frames from position `first` says; `None` before the graph's clock is known.
+    fn timing(&self, first: i64, frames: Frames) -> Option<Timing> {
+        if self.report.now <= 0 {
+            return None;
+        }
+        let cycle_began = first.checked_sub(self.moved)?;
+        let given = u64::try_from(first.checked_add_unsigned(frames.0)?).ok().map(Frames)?;
+        let heard = match self.direction {
+            Direction::Playback => cycle_began.checked_sub(self.latency()?)?,
+            Direction::Capture => cycle_began.checked_add(self.latency()?)?,
+        };
+        let cycle = u64::try_from(self.moved).unwrap_or(0) + frames.0;
+        Some(Timing { at: Nanos(self.report.now), heard, given, cycle: Frames(cycle) })
+    }
+
+    /// How long from now until everything handed over has been heard, with a whole cycle to spare.
+    fn tail(&self) -> Nanos {
+        let cycle = self.moved.max(self.previous).max(0);
+        let frames = self.latency().unwrap_or(0).max(0).saturating_add(cycle.saturating_mul(2));
+        Frames(u64::try_from(frames).unwrap_or(0)).duration(u32::try_from(self.rate).unwrap_or(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STARTED: Report = Report { now: 5_000, held: 0, delay: 0, tick: (1, 48_000) };
+
+    fn clock(direction: Direction, rate: u32, report: Report) -> CycleClock {
+        let mut clock = CycleClock::new(direction, rate);
+        assert!(clock.begin(report));
+        clock
+    }
+
+    #[test]
+    fn a_frame_handed_over_is_heard_after_delay_and_held_frames() {
+        let report = Report { delay: 480, held: 32, ..STARTED };
+        let clock = clock(Direction::Playback, 24_000, report);
+        let timing = clock.timing(1000, Frames(256)).unwrap();
+        assert_eq!(timing.heard, 1000 - 240 - 32, "480 ticks of 1/48000 s are 240 frames");
+        assert_eq!((timing.at, timing.given, timing.cycle), (Nanos(5_000), Frames(1256), Frames(256)));
+    }
+
+    #[test]
+    fn the_second_call_of_a_cycle_tells_the_same_of_its_beginning() {
+        let mut clock = clock(Direction::Playback, 44_100, STARTED);
+        let first = clock.timing(0, Frames(100)).unwrap();
+        clock.moved(Frames(100));
+        assert!(!clock.begin(Report { held: 7, ..STARTED }));
+        let second = clock.timing(100, Frames(50)).unwrap();
+        assert_eq!((first.heard, second.heard), (0, 0));
+        assert_eq!((second.given, second.cycle), (Frames(150), Frames(150)));
+    }
+
+    #[test]
+    fn captured_frames_lie_behind_the_device() {
+        let report = Report { delay: 256, ..STARTED };
+        let clock = clock(Direction::Capture, 48_000, report);
+        assert_eq!(clock.timing(512, Frames(256)).unwrap().heard, 768);
+    }
+
+    #[test]
+    fn before_the_first_cycle_nothing_is_known() {
+        let clock = clock(Direction::Playback, 48_000, Report { now: 1, ..Report::default() });
+        assert_eq!(clock.timing(0, Frames(1)), None, "a rate of 0/0");
+        let clock = CycleClock::new(Direction::Playback, 48_000);
+        assert_eq!(clock.timing(0, Frames(1)), None);
+    }
+
+    #[test]
+    fn the_tail_lasts_until_all_is_heard() {
+        let mut clock = clock(Direction::Playback, 48_000, Report { delay: 4800, ..STARTED });
+        clock.moved(Frames(240));
+        assert_eq!(clock.tail(), Nanos::from_millis(110));
+    }
+}

@@ -1,0 +1,4 @@
+//! Nodes of the bridge on a real PipeWire with WirePlumber, without hardware.
+
+mod guest;
+mod playback;

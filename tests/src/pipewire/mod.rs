@@ -1,0 +1,5 @@
+//! Independent clients of a private PipeWire: what a sink hears, and what a source says.
+
+mod endpoint;
+
+pub use endpoint::{Endpoint, Gap, Sound};

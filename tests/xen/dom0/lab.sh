@@ -1,0 +1,211 @@
+# shellcheck shell=bash
+# What the cases in Dom0 are written with. Sourced by boot.sh, once in Dom0's life, and by nothing else.
+
+console_dir=/var/log/xen/console
+
+say() {
+    echo "[$(cut -d ' ' -f 1 /proc/uptime)] $*"
+}
+
+die() {
+    say "FAILED: $*"
+    exit 1
+}
+
+# wait_for SECONDS COMMAND...: until it succeeds.
+wait_for() {
+    local ticks=$(($1 * 10))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        ((ticks-- > 0)) || return 1
+        sleep 0.1
+    done
+}
+
+# as_user COMMAND...: as the desktop user, with the limits that a desktop gives its sound server.
+as_user() (
+    ulimit -r 95 -e 40 -l unlimited -c 0
+    exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/ann USER=ann PATH="$PATH" LANG=C.UTF-8 \
+        XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
+        ${VSND_LOG:+VSND_LOG="$VSND_LOG"} "$@"
+)
+
+# --- the sound server -------------------------------------------------------------------------------------------------------
+
+start_sound() {
+    as_user pipewire >>"$OUT/pipewire.log" 2>&1 &
+    wait_for 20 as_user pw-cli info 0 || return 1
+    as_user wireplumber >>"$OUT/wireplumber.log" 2>&1 &
+    as_user pipewire-pulse >>"$OUT/pipewire-pulse.log" 2>&1 &
+    wait_for 20 as_user pactl info || return 1
+    wait_for 20 sound_is_routed || return 1
+    as_user pactl set-default-sink spk
+    as_user pactl set-default-source mic
+}
+
+# WirePlumber is ready when it has exported its default-nodes and gave the sinks ports.
+sound_is_routed() {
+    as_user wpctl status | grep -q export && as_user pactl list short sinks | grep -q spk2
+}
+
+# --- the bridge -------------------------------------------------------------------------------------------------------------
+
+start_bridge() {
+    as_user /run/vsnd-bridge run --server pipewire --capture allow >>"$OUT/bridge.log" 2>&1 &
+    bridge=$!
+    sleep 0.5
+    kill -0 "$bridge"
+}
+
+stop_bridge() {
+    kill "$bridge" 2>/dev/null
+    wait "$bridge"
+}
+
+# --- guests -----------------------------------------------------------------------------------------------------------------
+
+usual_vsnd="[['CARD, short-name=VM, sample-rates=44100;48000, sample-formats=s16_le, buffer-size=262144', \
+'PCM, name=Main', 'STREAM, unique-id=out, type=p', 'STREAM, unique-id=in, type=c']]"
+
+# need_guest NAME old|new [VSND]: a running guest of that name with that kernel; one that runs already serves. Its card is there,
+# unless VSND is empty, which makes a guest without one.
+need_guest() {
+    local name=$1 kernel=$2 vsnd=${3-$usual_vsnd}
+    xl domid "$name" >/dev/null 2>&1 && return
+    if [[ ! -f /run/guest-$kernel.img ]]; then
+        # the kernel unpacks one archive after the other
+        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -name '*.wav' -not -path '*/host/*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
+    fi
+    cat >"/run/$name.cfg" <<EOF
+name = "$name"
+type = "pv"
+kernel = "$LAB/guest-$kernel.vmlinuz"
+ramdisk = "/run/guest-$kernel.img"
+extra = "console=hvc0 quiet mitigations=off"
+memory = 256
+vcpus = 1
+on_poweroff = "destroy"
+on_crash = "destroy"
+${vsnd:+vsnd = $vsnd}
+EOF
+    keep_console "$name"
+    pkill -HUP xenconsoled # it opens its log files anew
+    xl create -q "/run/$name.cfg" || { say "$name can't be created"; return 1; }
+    wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log" || { say "$name does not boot"; return 1; }
+    [[ -z $vsnd ]] || wait_for_card "$name"
+}
+
+wait_for_card() {
+    gsh "$1" 'i=0; until [ -e /dev/snd/controlC0 ] || [ $i = 100 ]; do i=$((i+1)); sleep 0.1; done; [ -e /dev/snd/controlC0 ]' || {
+        say "$1 has no sound card"
+        return 1
+    }
+}
+
+# gsh NAME COMMAND: runs COMMAND in the guest's shell, prints what it prints, returns its status. For at most GSH_SECONDS.
+gsh() {
+    local log=$console_dir/guest-$1.log id tty number
+    id=$(xl domid "$1") || return 1
+    tty=$(xenstore-read "/local/domain/$id/console/tty") || return 1
+    number=$(date +%s%N)
+    printf '%s %s\n' "$number" "$2" >"$tty"
+    wait_for "${GSH_SECONDS:-60}" grep -q "^@done $number [0-9]" "$log" || { say "$1 does not come to an end with: $2"; return 1; }
+    sed -n "/^@run $number/,/^@done $number/{/^@run $number/d; /^@done $number/d; s/\r\$//; p}" "$log"
+    return "$(sed -n "s/^@done $number \([0-9]*\).*/\1/p" "$log")"
+}
+
+# pull NAME FILE TO: copies a file out of the guest, by its console.
+pull() {
+    local sum
+    GSH_SECONDS=120 gsh "$1" "base64 $2" | base64 -d -i >"$3"
+    sum=$(gsh "$1" "cksum <$2" | head -n 1)
+    [[ $sum == "$(cksum <"$3")" ]] || { say "$2 of $1 did not arrive whole"; return 1; }
+}
+
+keep_console() {
+    local log=$console_dir/guest-$1.log
+    [[ -f $log ]] || return 0
+    cat "$log" >>"$OUT/consoles/$1.log"
+    rm "$log"
+}
+
+drop_guest() {
+    xl destroy "$1" 2>/dev/null
+    keep_console "$1"
+}
+
+drop_all_guests() {
+    local guest
+    for guest in $(xl list | awk 'NR > 1 && $1 != "Domain-0" { print $1 }'); do
+        drop_guest "$guest"
+    done
+}
+
+# --- recordings and plays ---------------------------------------------------------------------------------------------------
+
+# record_sink SINK NAME: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
+record_sink() {
+    recorded+=("$2")
+    as_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
+    recorders+=($!)
+    wait_for 10 test -s "/run/rec/$2.raw" || { say "$1 can't be recorded"; return 1; }
+}
+
+stop_recording() {
+    local name
+    sleep 1.5 # what parec has not yet written
+    kill "${recorders[@]}"
+    wait "${recorders[@]}"
+    for name in "${recorded[@]}"; do
+        mv "/run/rec/$name.raw" "$case_out/$name.raw"
+    done
+    recorders=() recorded=()
+}
+
+# play GUEST SIGNAL PERIOD BUFFER [TAG]: the guest plays a signal; what aplay said lands in aplay-TAG.log.
+play() {
+    local log=$case_out/aplay-${5:-$2}.log
+    gsh "$1" "aplay -v -D hw:0,0 --period-size=$3 --buffer-size=$4 /signals/$2.wav" >"$log" 2>&1
+    local status=$?
+    say "$1 plays $2 with $3/$4: $status, $(grep -c underrun "$log") underruns"
+    echo "status $status" >>"$log"
+    return "$status"
+}
+
+# speak SIGNAL: the microphone gives this signal from now on; hush ends it.
+speak() {
+    as_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
+    speaker=$!
+    wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
+    as_user pw-link speaker:output_FR mic:input_FR
+}
+
+hush() {
+    kill "$speaker"
+    wait "$speaker"
+}
+
+# --- cases ------------------------------------------------------------------------------------------------------------------
+
+# run_case NAME: a case's name is its script's name, with -old or -new for the guest's kernel ($kernel, $guest) where it matters.
+run_case() {
+    local case=$1 status
+    say "case $case"
+    mkdir -p "$OUT/$case"
+    (
+        case_out=$OUT/$case script=$case kernel=new recorders=() recorded=()
+        case $case in *-old | *-new) kernel=${case##*-} script=${case%-*} ;; esac
+        guest=lab-$kernel
+        exec >"$case_out/log" 2>&1
+        trap 'kill $(jobs -p) 2>/dev/null' EXIT
+        # shellcheck source=/dev/null
+        . "$LAB/cases/$script.sh"
+    )
+    status=$?
+    kill -0 "$bridge" 2>/dev/null || { say "the bridge is gone"; status=99; start_bridge; }
+    echo "$status" >"$OUT/$case/status"
+    say "case $case: $status"
+    # what a failed case leaves behind shall not fail the next
+    ((status == 0)) || drop_all_guests
+    return "$status"
+}

@@ -1,0 +1,149 @@
+//! Real Xen with real Linux guests: builds the lab, boots it once, and judges what each case recorded.
+//!
+//! `cargo test -p vsnd-tests --test xen` runs all cases; names after `--` choose some. `build.sh` and `run.sh` beside this file
+//! do the work; `cases/` is what happens in Dom0; here is only what must have been heard. With XENLAB_RUN set to the name of a run
+//! that `run.sh` made, that one is judged and nothing is booted.
+
+mod judge;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail, ensure};
+use libtest_mimic::{Arguments, Failed, Trial};
+use vsnd_bridge::sim::signal::{Channels, TestSignal, write_wav};
+
+use judge::{Case, RATE};
+
+/// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
+type Judge = fn(&Case) -> Result<String>;
+const CASES: [(&str, Judge); 15] = [
+    ("native", judge::native),
+    ("play-old", judge::plays),
+    ("play-new", judge::plays),
+    ("record-old", judge::records),
+    ("record-new", judge::records),
+    ("duplex-old", judge::duplex),
+    ("duplex-new", judge::duplex),
+    ("two-guests", judge::two_guests),
+    ("sigstop-old", judge::sigstop),
+    ("sigstop-new", judge::sigstop),
+    ("bad-config", judge::bad_config),
+    ("hotplug-old", judge::hotplug),
+    ("hotplug-new", judge::hotplug),
+    ("destroy-old", judge::destroy),
+    ("destroy-new", judge::destroy),
+];
+
+/// The signals of every run: those that guests play, and what the microphone hears.
+pub const GUEST_SIGNALS: [(&str, TestSignal, u64); 8] = [
+    ("play-1", TestSignal::new(1), 4 * RATE),
+    ("play-2", TestSignal::new(2), 4 * RATE),
+    ("play-3", TestSignal::new(3), 4 * RATE),
+    ("play-4", TestSignal::new(4), 4 * RATE),
+    ("play-5", TestSignal::new(5), 4 * RATE),
+    ("left", TestSignal::new(6).on(Channels::Left), 4 * RATE),
+    ("right", TestSignal::new(7).on(Channels::Right), 4 * RATE),
+    ("long", TestSignal::new(8), 12 * RATE),
+];
+/// The microphone's signal.
+pub const MIC_SIGNAL: (&str, TestSignal, u64) = ("mic", TestSignal::new(9), 60 * RATE);
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let selected: Vec<&str> =
+        CASES.iter().map(|(name, _)| *name).filter(|name| is_selected(&arguments, name)).collect();
+    static BOOT: OnceLock<Result<Boot, String>> = OnceLock::new();
+    let trials = CASES
+        .iter()
+        .map(|&(name, judge)| {
+            let selected: Vec<String> = selected.iter().map(ToString::to_string).collect();
+            Trial::test(name, move || {
+                match BOOT.get_or_init(|| boot(&selected).map_err(|error| format!("{error:#}"))) {
+                    Err(error) => Err(Failed::from(error)),
+                    Ok(Boot::Skipped(why)) => {
+                        println!("{name}: skipped: {why}");
+                        Ok(())
+                    }
+                    Ok(Boot::Done(out)) => {
+                        let figures = judge(&Case::new(out, name)).map_err(|error| format!("{error:#}"))?;
+                        println!("{name}: {figures}");
+                        Ok(())
+                    }
+                }
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Whether the arguments choose the case, by the rules of `cargo test`.
+fn is_selected(arguments: &Arguments, name: &str) -> bool {
+    let matches =
+        |pattern: &String| if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) };
+    !arguments.list && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+}
+
+enum Boot {
+    /// The directory with what the cases left.
+    Done(PathBuf),
+    Skipped(String),
+}
+
+/// Builds what is missing and runs the cases. Where the lab can't be built, that is a failure under CI and a remark elsewhere.
+fn boot(cases: &[String]) -> Result<Boot> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("xen");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target directory")?;
+    let lab = target.join("xenlab");
+    if let Some(name) = std::env::var_os("XENLAB_RUN") {
+        return Ok(Boot::Done(lab.join("runs").join(name).join("out")));
+    }
+    let prepared =
+        run(Command::new("qemu-system-x86_64").arg("--version").stdout(std::process::Stdio::null()))
+            .and_then(|()| run(Command::new(here.join("build.sh")).env("XENLAB_DIR", &lab)));
+    if let Err(error) = prepared {
+        if std::env::var_os("CI").is_some() {
+            bail!("the lab can't be built: {error:#}");
+        }
+        return Ok(Boot::Skipped(format!(
+            "the lab can't be built here: {error:#}; `make deps` installs what it needs"
+        )));
+    }
+    let bridge = match std::env::var_os("VSND_BRIDGE") {
+        Some(path) => path.into(),
+        None => {
+            run(Command::new(env!("CARGO"))
+                .args(["build", "--release", "-p", "vsnd-bridge", "--bin", "vsnd-bridge"])
+                .arg("--target-dir")
+                .arg(target))?;
+            target.join("release/vsnd-bridge")
+        }
+    };
+    write_signals(&lab.join("signals"), &GUEST_SIGNALS)?;
+    write_signals(&lab.join("signals/host"), &[MIC_SIGNAL])?;
+    run(Command::new(here.join("run.sh"))
+        .arg("test")
+        .args(cases)
+        .env("XENLAB_DIR", &lab)
+        .env("VSND_BRIDGE", bridge))?;
+    Ok(Boot::Done(lab.join("runs/test/out")))
+}
+
+fn write_signals(directory: &Path, signals: &[(&str, TestSignal, u64)]) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for (name, signal, frames) in signals {
+        // replaced, not overwritten: runs before have links to it
+        let path = directory.join(format!("{name}.wav"));
+        let _ = std::fs::remove_file(&path);
+        let file = std::fs::File::create_new(path)?;
+        write_wav(std::io::BufWriter::new(file), RATE as u32, &signal.frames(*frames))?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{:?} does not start", command.get_program()))?;
+    ensure!(status.success(), "{:?} failed: {status}", command.get_program());
+    Ok(())
+}
