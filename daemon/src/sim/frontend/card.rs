@@ -143,12 +143,7 @@ impl CardState {
                 }
             }
         }
-        Ok(Self {
-            streams,
-            openers: Mutex::new(0),
-            closed: Condvar::new(),
-            gone: AtomicBool::new(false),
-        })
+        Ok(Self { streams, openers: Mutex::new(0), closed: Condvar::new(), gone: AtomicBool::new(false) })
     }
 
     /// Writes each stream's ring and ports.

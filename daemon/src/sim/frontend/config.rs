@@ -79,7 +79,8 @@ fn inherit(nodes: &dyn Nodes, directory: &str, above: &Capabilities) -> Capabili
         own.rates = rates;
     }
     let formats = list("sample-formats");
-    let known = |item: &str| PcmFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(item));
+    let known =
+        |item: &str| PcmFormat::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(item));
     let formats: FormatSet = formats.split(',').filter_map(known).collect();
     if !formats.is_empty() {
         own.formats = formats;
@@ -117,7 +118,11 @@ mod tests {
         assert_eq!(streams.iter().map(StreamConfig::path).collect::<Vec<_>>(), ["0/0", "0/1", "1/0"]);
         let first = &streams[0].capabilities;
         assert_eq!((first.rates.as_slice(), first.channels), (&[44_100, 48_000][..], Interval::new(1, 8)));
-        assert_eq!(first.formats, FormatSet::from_iter([PcmFormat::S16Le, PcmFormat::S24Le]), "xl's floats are unknown");
+        assert_eq!(
+            first.formats,
+            FormatSet::from_iter([PcmFormat::S16Le, PcmFormat::S24Le]),
+            "xl's floats are unknown"
+        );
         let second = &streams[1].capabilities;
         assert_eq!((second.rates.as_slice(), second.channels), (&[96_000][..], Interval::new(2, 8)));
         assert_eq!(streams[2].capabilities.channels, Interval::new(1, 2));

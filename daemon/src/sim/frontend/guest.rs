@@ -191,7 +191,7 @@ impl Xenwatch {
         let text = |key: &str| String::from_utf8(store.read(&format!("{path}/{key}")).ok()?).ok();
         let backend_path = text("backend")?;
         let backend = DomId(text("backend-id")?.parse().ok()?);
-        let state = BusState::parse(text("state")?.as_bytes());
+        let state = BusState::from_value(text("state")?.as_bytes())?;
         let changes = self.changes.clone();
         let sink = Box::new(move |_: &str| drop(changes.send(Change::Backend(device))));
         let watch = store.watch(&format!("{backend_path}/state"), sink).ok()?;
@@ -209,7 +209,7 @@ impl Xenwatch {
         let path = format!("{}/state", known.path);
         let written = self.guest.store().transaction(&mut |nodes| {
             nodes.read(&path)?;
-            nodes.write(&path, state.number().to_string().as_bytes())
+            nodes.write(&path, state.value().as_bytes())
         });
         // A device that the toolstack removed has no state any more.
         drop(written);
@@ -217,7 +217,7 @@ impl Xenwatch {
 
     fn backend_state(&self, known: &Known) -> BusState {
         let value = self.guest.store().read(&format!("{}/state", known.backend_path));
-        value.map_or(BusState::Unknown, |value| BusState::parse(&value))
+        value.ok().and_then(|value| BusState::from_value(&value)).unwrap_or(BusState::Unknown)
     }
 
     fn backend_changed(&mut self, device: u32) {
