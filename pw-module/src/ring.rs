@@ -574,8 +574,9 @@ mod tests {
             steps in proptest::collection::vec((0u8..3, 0u64..64, 1u64..64, 0u64..64), 1..200),
         ) {
             let ring = ring(Direction::Playback, buffer);
+            ring.wrote(Frames(0), Frames(1), Frames(0));
             start(&ring);
-            let (mut appl, mut highest) = (0u64, 0u64);
+            let (mut appl, mut highest) = (1u64, 1u64);
             for (kind, amount, length, cycle) in steps {
                 let known = ring.cursor().position.0;
                 // A guest in an underrun stops; it never writes behind the position it knows.

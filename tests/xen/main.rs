@@ -1,7 +1,8 @@
 //! Real Xen with real Linux guests: builds the lab, boots it once, and judges what each case recorded.
 //!
 //! `cargo test -p vsnd-tests --test xen` runs all cases; names after `--` choose some. `build.sh` and `run.sh` beside this file
-//! do the work; `cases/` is what happens in Dom0; here is only what must have been heard.
+//! do the work; `cases/` is what happens in Dom0; here is only what must have been heard. With XENLAB_RUN set to the name of a run
+//! that `run.sh` made, that one is judged and nothing is booted.
 
 mod judge;
 
@@ -95,6 +96,9 @@ fn boot(cases: &[String]) -> Result<Boot> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("xen");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target directory")?;
     let lab = target.join("xenlab");
+    if let Some(name) = std::env::var_os("XENLAB_RUN") {
+        return Ok(Boot::Done(lab.join("runs").join(name).join("out")));
+    }
     let prepared =
         run(Command::new("qemu-system-x86_64").arg("--version").stdout(std::process::Stdio::null()))
             .and_then(|()| run(Command::new(here.join("build.sh")).env("XENLAB_DIR", &lab)));
@@ -116,21 +120,26 @@ fn boot(cases: &[String]) -> Result<Boot> {
             target.join("release/vsnd-bridge")
         }
     };
-    let name = "test";
-    let share = lab.join("runs").join(name);
-    for (directory, signals) in [("signals", &GUEST_SIGNALS[..]), ("host", &[MIC_SIGNAL])] {
-        std::fs::create_dir_all(share.join(directory))?;
-        for (name, signal, frames) in signals {
-            let file = std::fs::File::create(share.join(directory).join(format!("{name}.wav")))?;
-            write_wav(std::io::BufWriter::new(file), RATE as u32, &signal.frames(*frames))?;
-        }
-    }
+    write_signals(&lab.join("signals"), &GUEST_SIGNALS)?;
+    write_signals(&lab.join("signals/host"), &[MIC_SIGNAL])?;
     run(Command::new(here.join("run.sh"))
-        .arg(name)
+        .arg("test")
         .args(cases)
         .env("XENLAB_DIR", &lab)
         .env("VSND_BRIDGE", bridge))?;
-    Ok(Boot::Done(share.join("out")))
+    Ok(Boot::Done(lab.join("runs/test/out")))
+}
+
+fn write_signals(directory: &Path, signals: &[(&str, TestSignal, u64)]) -> Result<()> {
+    std::fs::create_dir_all(directory)?;
+    for (name, signal, frames) in signals {
+        // replaced, not overwritten: runs before have links to it
+        let path = directory.join(format!("{name}.wav"));
+        let _ = std::fs::remove_file(&path);
+        let file = std::fs::File::create_new(path)?;
+        write_wav(std::io::BufWriter::new(file), RATE as u32, &signal.frames(*frames))?;
+    }
+    Ok(())
 }
 
 fn run(command: &mut Command) -> Result<()> {

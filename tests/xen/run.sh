@@ -2,8 +2,7 @@
 # run.sh NAME CASE...|all: boots the lab under QEMU, runs these cases in Dom0 and leaves what they recorded in
 # target/xenlab/runs/NAME/out. Says nothing about whether it is what should have been heard: that is main.rs's part.
 #
-# VSND_BRIDGE   the daemon to put into Dom0 (default: target/release/vsnd-bridge)
-# XENLAB_ACCEL  QEMU's accelerator (default: tcg, the one that is everywhere)
+# VSND_BRIDGE  the daemon to put into Dom0 (default: target/release/vsnd-bridge)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=$here/../../target
@@ -20,19 +19,20 @@ if [[ ${cases[0]} == all ]]; then
     done
 fi
 
-# The signals are the run's input, written by main.rs before.
-mkdir -p "$run/signals" "$run/host"
-rm -rf "$run/out" "$run/dom0" "$run/cases"
+[[ -d $lab/signals ]] || { echo "run.sh: no signals yet: main.rs writes them, cargo test --test xen starts it" >&2; exit 1; }
+rm -rf "$run"
 mkdir -p "$run/out/consoles"
-cp -r "$here/dom0" "$here/cases" "$run/"
+cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
+cp -rl "$lab/signals" "$run/"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
 for part in guest-old.vmlinuz guest-new.vmlinuz guest-old.img guest-new.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"
 
-# Xen 4.17 without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.
-exec timeout -k 10 "${XENLAB_SECONDS:-900}" qemu-system-x86_64 -accel "${XENLAB_ACCEL:-tcg,thread=multi}" -cpu max -m 3000 -smp 2 \
+# TCG, QEMU's processor in software, is everywhere; KVM is not, and not every one of them runs a hypervisor.
+# Xen without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.
+exec timeout -k 10 "${XENLAB_SECONDS:-900}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
     -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 loglvl=warning guest_loglvl=warning smap=0 smep=0" \

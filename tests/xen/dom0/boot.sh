@@ -17,34 +17,40 @@ xenstored --pid-file=/run/xenstored.pid
 xenconsoled --log=guest --log-dir=/var/log/xen/console
 say "Xen's services run"
 
-# The user, and the modes that contrib's udev rule gives Xen's devices
+# The user, the group that contrib's sysusers file makes, and the modes that contrib's udev rule gives Xen's devices
 cat >/etc/passwd <<'EOF'
 root:x:0:0:root:/root:/bin/bash
 messagebus:x:101:101::/run/dbus:/usr/sbin/nologin
-vsnd:x:1000:1000:desktop user:/home/vsnd:/bin/bash
+ann:x:1000:1000:desktop user:/home/ann:/bin/bash
 EOF
 cat >/etc/group <<'EOF'
 root:x:0:
-audio:x:29:vsnd
+tty:x:5:
+audio:x:29:
 messagebus:x:101:
-vsnd:x:1000:
+ann:x:1000:
+vsnd:x:1001:ann
 EOF
-chgrp vsnd /dev/xen/evtchn /dev/xen/gntdev /dev/xen/xenbus
-chmod 660 /dev/xen/evtchn /dev/xen/gntdev /dev/xen/xenbus
+mkdir -p /etc/udev/rules.d
+cp "$LAB"/udev/*.rules /etc/udev/rules.d/
+/lib/systemd/systemd-udevd --daemon
+udevadm trigger --subsystem-match=misc
+udevadm settle
+ls -l /dev/xen
 dbus-uuidgen --ensure=/etc/machine-id
-mkdir -p /run/dbus /var/lib/dbus /home/vsnd
+mkdir -p /run/dbus /var/lib/dbus /home/ann
 # WirePlumber 0.4 gives up without logind's directories
 mkdir -p /run/systemd/{seats,sessions,users,machines}
 dbus-daemon --system --fork
-install -d -m 700 -o vsnd -g vsnd /home/vsnd /run/user/1000
-install -d -m 755 -o vsnd -g vsnd /run/rec
+install -d -m 700 -o ann -g ann /home/ann /run/user/1000
+install -d -m 755 -o ann -g ann /run/rec
 
 # The user's session
 as_user dbus-daemon --session --address=unix:path=/run/user/1000/bus --nofork --nopidfile >"$OUT/session-bus.log" 2>&1 &
 wait_for 10 test -S /run/user/1000/bus || die "no session bus"
-mkdir -p /home/vsnd/.config
-cp -r "$LAB/dom0/pipewire" /home/vsnd/.config/pipewire
-chown -R vsnd:vsnd /home/vsnd
+mkdir -p /home/ann/.config
+cp -r "$LAB/dom0/pipewire" /home/ann/.config/pipewire
+chown -R ann:ann /home/ann
 start_sound || die "no sound server"
 say "sound runs"
 install -m 755 "$LAB/vsnd-bridge" /run/vsnd-bridge

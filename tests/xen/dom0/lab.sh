@@ -25,7 +25,7 @@ wait_for() {
 # as_user COMMAND...: as the desktop user, with the limits that a desktop gives its sound server.
 as_user() (
     ulimit -r 95 -e 40 -l unlimited -c 0
-    exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/vsnd USER=vsnd PATH="$PATH" LANG=C.UTF-8 \
+    exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/ann USER=ann PATH="$PATH" LANG=C.UTF-8 \
         XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
         ${VSND_LOG:+VSND_LOG="$VSND_LOG"} "$@"
 )
@@ -74,7 +74,7 @@ need_guest() {
     xl domid "$name" >/dev/null 2>&1 && return
     if [[ ! -f /run/guest-$kernel.img ]]; then
         # the kernel unpacks one archive after the other
-        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -name '*.wav' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
+        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -name '*.wav' -not -path '*/host/*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
     fi
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
@@ -174,7 +174,7 @@ play() {
 
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
-    as_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/host/$1.wav" 2>>"$case_out/pw-cat.log" &
+    as_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
     speaker=$!
     wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
     as_user pw-link speaker:output_FR mic:input_FR
