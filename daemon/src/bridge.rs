@@ -111,7 +111,7 @@ impl Bridge {
             self.find_cards()?;
             seen.devices.extend(self.devices.keys().copied());
         }
-        seen.devices.extend(self.due.extract_if(.., |_, due| *due <= now).map(|(id, _)| id));
+        seen.devices.extend(self.due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id));
         for id in seen.devices {
             self.look(id)?;
         }

@@ -97,10 +97,10 @@ mod tests {
         assert!(!clock.drive(&ring, Nanos::from_millis(2_098)));
         assert!(clock.drive(&ring, Nanos::from_millis(2_100)));
         assert!(clock.drive(&ring, Nanos::from_millis(2_110)));
-        assert_eq!(ring.cursor().position, Frames(100 + 480));
+        assert_eq!(ring.cursor().position, Frames(16 + 480), "a run's first cycle moves 16 frames");
         ring.play(Nanos::from_millis(2_120), &mut [0; 400]);
         assert!(!clock.drive(&ring, Nanos::from_millis(2_121)), "the node is back");
-        assert_eq!(ring.cursor().position, Frames(100 + 480 + 100));
+        assert_eq!(ring.cursor().position, Frames(16 + 480 + 100));
     }
 
     #[test]

@@ -27,20 +27,35 @@ pub enum Direction {
 pub struct Cursor {
     /// Between START and STOP.
     pub running: bool,
+    /// Running, and not moved since START.
+    pub fresh: bool,
     /// Frames consumed (playback) or captured since OPEN, counting whole buffers for the rest after a stop.
     pub position: Frames,
 }
 
 const RUNNING: u64 = 1 << 63;
+const FRESH: u64 = 1 << 62;
 
 impl Cursor {
     fn pack(self) -> u64 {
-        (self.position.0 & !RUNNING) | if self.running { RUNNING } else { 0 }
+        let flags = if self.running { RUNNING } else { 0 } | if self.fresh { FRESH } else { 0 };
+        (self.position.0 & !(RUNNING | FRESH)) | flags
     }
 
     fn unpack(word: u64) -> Self {
-        Self { running: word & RUNNING != 0, position: Frames(word & !RUNNING) }
+        let position = Frames(word & !(RUNNING | FRESH));
+        Self { running: word & RUNNING != 0, fresh: word & FRESH != 0, position }
     }
+}
+
+/// How many frames the first cycle of a run moves. A guest takes a period for elapsed when the position is *beyond* its
+/// end. If cycles and periods have the same length, or one divides the other, a run that moved whole cycles from the
+/// start would come to stand on the ends themselves, and every period would elapse a cycle late, or two at once.
+const LEAD_IN: u64 = 16;
+
+/// The frames that a cycle of `frames` moves.
+fn moved(cursor: Cursor, frames: Frames) -> Frames {
+    if cursor.fresh { Frames(LEAD_IN.min(frames.0.div_ceil(2))) } else { frames }
 }
 
 /// The ring was closed: its memory is the guest's again.
@@ -157,15 +172,18 @@ impl PcmRing {
     /// START: the converter runs from the present position, which lies at ring offset 0.
     pub fn start(&self) {
         self.timing.clear();
-        self.move_cursor(|cursor| Cursor { running: true, ..cursor });
+        self.move_cursor(|cursor| Cursor { running: true, fresh: true, ..cursor });
     }
 
     /// STOP: the position is rounded up to a whole buffer and what was written is forgotten. Returns the cursor as it
     /// was before, from which [`resume`](Self::resume) can go on.
     pub fn stop(&self) -> Stopped {
         let buffer = self.buffer;
-        let was = self
-            .move_cursor(|cursor| Cursor { running: false, position: cursor.position.round_up_to(buffer) });
+        let was = self.move_cursor(|cursor| Cursor {
+            running: false,
+            fresh: false,
+            position: cursor.position.round_up_to(buffer),
+        });
         let written = self.written().max(was.position);
         self.written.store(self.cursor().position.0, Ordering::Release);
         self.timing.clear();
@@ -178,7 +196,7 @@ impl PcmRing {
         let base = self.cursor().position;
         self.written.store((base + offset + stopped.ahead).0, Ordering::Release);
         self.timing.clear();
-        self.move_cursor(|_| Cursor { running: true, position: base + offset });
+        self.move_cursor(|_| Cursor { running: true, fresh: true, position: base + offset });
     }
 
     /// WRITE: the guest has put `length` frames at ring offset `offset`, believing the converter to be at `known` (the
@@ -199,7 +217,7 @@ impl PcmRing {
         if before & CLOSED != 0 {
             return;
         }
-        self.move_cursor(|cursor| Cursor { running: false, ..cursor });
+        self.move_cursor(|cursor| Cursor { running: false, fresh: false, ..cursor });
         while self.gate.load(Ordering::Acquire) != CLOSED {
             std::thread::yield_now();
         }
@@ -241,10 +259,11 @@ impl PcmRing {
     }
 
     /// A playback cycle at `now`: fills `out` (whole frames) with the next frames, silence where there are none, and
-    /// moves on. Returns the position of the first frame in `out`, or `None` when the ring is at rest or closed.
+    /// moves on. Returns the position of the first frame in `out`, which in a run's first cycle lies before the run, or
+    /// `None` when the ring is at rest or closed.
     ///
     /// For a callback.
-    pub fn play(&self, now: Nanos, out: &mut [u8]) -> Option<Frames> {
+    pub fn play(&self, now: Nanos, out: &mut [u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((out.len() / size) as u64);
         self.last_cycle.store(now.0, Ordering::Release);
@@ -253,8 +272,11 @@ impl PcmRing {
             self.format.fill_silence(out);
             return None;
         }
+        let moved = moved(cursor, frames);
+        let (before, out) = out.split_at_mut((frames - moved).0 as usize * size);
+        self.format.fill_silence(before);
         let written = self.written();
-        let ready = Frames(written.0.saturating_sub(cursor.position.0)).min(frames).min(self.buffer);
+        let ready = Frames(written.0.saturating_sub(cursor.position.0)).min(moved).min(self.buffer);
         let (sound, silence) = out.split_at_mut(ready.0 as usize * size);
         let copied = self.with_pages(|pages| {
             for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
@@ -268,15 +290,15 @@ impl PcmRing {
             return None;
         }
         self.format.fill_silence(silence);
-        self.advance(cursor, frames, frames - ready);
-        Some(cursor.position)
+        self.advance(cursor, moved, moved - ready);
+        Some(first_of(cursor, moved, frames))
     }
 
     /// A capture cycle at `now`: puts the frames of `input` into the ring and moves on. Returns the position of the
-    /// first of them, or `None` when the ring is at rest or closed.
+    /// first of them, which in a run's first cycle lies before the run, or `None` when the ring is at rest or closed.
     ///
     /// For a callback.
-    pub fn capture(&self, now: Nanos, input: &[u8]) -> Option<Frames> {
+    pub fn capture(&self, now: Nanos, input: &[u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((input.len() / size) as u64);
         self.last_cycle.store(now.0, Ordering::Release);
@@ -284,9 +306,10 @@ impl PcmRing {
         if !cursor.running {
             return None;
         }
+        let moved = moved(cursor, frames);
         // More than a whole ring in one cycle: only the newest frames find room, as in hardware.
-        let lost = Frames(frames.0.saturating_sub(self.buffer.0));
-        let kept = input.get(lost.0 as usize * size..frames.0 as usize * size)?;
+        let lost = Frames(moved.0.saturating_sub(self.buffer.0));
+        let kept = input.get((frames - moved + lost).0 as usize * size..frames.0 as usize * size)?;
         self.with_pages(|pages| {
             for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
                 if let Some(part) = kept.get(part) {
@@ -294,8 +317,8 @@ impl PcmRing {
                 }
             }
         })?;
-        self.advance(cursor, frames, Frames(0));
-        Some(cursor.position)
+        self.advance(cursor, moved, Frames(0));
+        Some(first_of(cursor, moved, frames))
     }
 
     /// Moves on by `frames` without a server: playback is consumed unheard, capture is silence.
@@ -328,7 +351,7 @@ impl PcmRing {
 
     /// Moves the cursor unless a stop or another reader was faster, and counts what was missing.
     fn advance(&self, from: Cursor, frames: Frames, missing: Frames) {
-        let next = Cursor { running: true, position: from.position + frames };
+        let next = Cursor { running: true, fresh: false, position: from.position + frames };
         let moved = self
             .cursor
             .compare_exchange(from.pack(), next.pack(), Ordering::AcqRel, Ordering::Relaxed)
@@ -347,6 +370,12 @@ impl PcmRing {
     pub fn publish(&self, timing: Timing) {
         self.timing.store(timing);
     }
+}
+
+/// The position of a cycle's first frame, of which the last `moved` count.
+fn first_of(cursor: Cursor, moved: Frames, frames: Frames) -> i64 {
+    let signed = |frames: Frames| i64::try_from(frames.0).unwrap_or(i64::MAX);
+    signed(cursor.position) - signed(frames - moved)
 }
 
 /// What a stop left: where the converter was, and how many frames were written ahead of it.
@@ -401,6 +430,14 @@ mod tests {
         ring.wrote(Frames(offset), Frames(data.len() as u64), Frames(known));
     }
 
+    /// Starts, and lets the first cycle pass, which moves one frame of two. Returns that frame.
+    fn start(ring: &PcmRing) -> u8 {
+        ring.start();
+        let first = play(ring, 2);
+        assert_eq!(first[0], 0x80);
+        first[1]
+    }
+
     fn play(ring: &PcmRing, frames: usize) -> Vec<u8> {
         let mut out = vec![0; frames];
         ring.play(NOW, &mut out);
@@ -408,12 +445,24 @@ mod tests {
     }
 
     #[test]
+    fn the_first_cycle_ends_just_past_the_start() {
+        let ring = ring(Direction::Playback, 200);
+        write(&ring, 0, &[1; 100], 0);
+        ring.start();
+        let mut out = vec![0; 64];
+        assert_eq!(ring.play(NOW, &mut out), Some(-48));
+        assert_eq!(out, [vec![0x80; 48], vec![1; 16]].concat());
+        assert_eq!(ring.play(NOW, &mut out), Some(16));
+        assert_eq!(ring.cursor().position, Frames(80));
+    }
+
+    #[test]
     fn silence_is_played_where_nothing_was_written_and_the_position_runs_on() {
         let ring = ring(Direction::Playback, 8);
         write(&ring, 0, &[1, 2, 3], 0);
         assert_eq!(play(&ring, 2), [0x80, 0x80], "at rest before START");
-        ring.start();
-        assert_eq!(play(&ring, 5), [1, 2, 3, 0x80, 0x80]);
+        assert_eq!(start(&ring), 1);
+        assert_eq!(play(&ring, 4), [2, 3, 0x80, 0x80]);
         assert_eq!(ring.cursor().position, Frames(5));
         assert_eq!((ring.starved(), ring.underruns()), (Frames(2), 1));
         assert_eq!(play(&ring, 2), [0x80, 0x80]);
@@ -423,8 +472,8 @@ mod tests {
     #[test]
     fn late_frames_are_never_played_later() {
         let ring = ring(Direction::Playback, 8);
-        ring.start();
-        assert_eq!(play(&ring, 4), [0x80; 4]);
+        start(&ring);
+        assert_eq!(play(&ring, 3), [0x80; 3]);
         write(&ring, 0, &[1, 2, 3, 4, 5, 6], 0);
         assert_eq!(play(&ring, 4), [5, 6, 0x80, 0x80]);
     }
@@ -433,8 +482,8 @@ mod tests {
     fn a_rewind_rewrites_what_is_not_played_yet() {
         let ring = ring(Direction::Playback, 8);
         write(&ring, 0, &[1, 2, 3, 4, 5, 6, 7, 8], 0);
-        ring.start();
-        assert_eq!(play(&ring, 2), [1, 2]);
+        assert_eq!(start(&ring), 1);
+        assert_eq!(play(&ring, 1), [2]);
         write(&ring, 4, &[50, 60], 2);
         assert_eq!(ring.written(), Frames(8), "what was written after it stays");
         write(&ring, 0, &[9, 10], 2);
@@ -447,41 +496,42 @@ mod tests {
         write(&ring, 0, &[1, 2, 3, 4], 0);
         write(&ring, 0, &[5, 6, 7, 8], 0);
         assert_eq!(ring.written(), Frames(4));
-        ring.start();
-        assert_eq!(play(&ring, 5), [5, 6, 7, 8, 0x80]);
+        assert_eq!(start(&ring), 5);
+        assert_eq!(play(&ring, 4), [6, 7, 8, 0x80]);
     }
 
     #[test]
     fn each_start_plays_from_ring_offset_0_at_a_position_that_never_goes_back() {
         let ring = ring(Direction::Playback, 6);
         write(&ring, 0, &[1, 2, 3], 0);
-        ring.start();
-        play(&ring, 8);
+        start(&ring);
+        play(&ring, 7);
         ring.stop();
-        assert_eq!(ring.cursor(), Cursor { running: false, position: Frames(12) });
+        assert_eq!(ring.cursor(), Cursor { running: false, fresh: false, position: Frames(12) });
         write(&ring, 0, &[4, 5], 12);
-        ring.start();
-        assert_eq!(play(&ring, 3), [4, 5, 0x80]);
+        assert_eq!(start(&ring), 4);
+        assert_eq!(play(&ring, 2), [5, 0x80]);
     }
 
     #[test]
     fn a_resume_goes_on_with_the_next_frame() {
         let ring = ring(Direction::Playback, 6);
         write(&ring, 0, &[1, 2, 3, 4], 0);
-        ring.start();
-        assert_eq!(play(&ring, 2), [1, 2]);
+        start(&ring);
+        assert_eq!(play(&ring, 1), [2]);
         let stopped = ring.stop();
         assert_eq!(play(&ring, 2), [0x80, 0x80]);
         ring.resume(stopped);
-        assert_eq!(play(&ring, 3), [3, 4, 0x80]);
+        assert_eq!(play(&ring, 2), [0x80, 3]);
+        assert_eq!(play(&ring, 2), [4, 0x80]);
     }
 
     #[test]
     fn captured_frames_wrap_and_the_newest_of_too_many_stay() {
         let ring = ring(Direction::Capture, 4);
         ring.start();
-        assert_eq!(ring.capture(NOW, &[1, 2, 3]), Some(Frames(0)));
-        assert_eq!(ring.capture(NOW, &[4, 5]), Some(Frames(3)));
+        assert_eq!(ring.capture(NOW, &[0, 0, 0, 1, 2, 3]), Some(-3), "half of the first cycle counts");
+        assert_eq!(ring.capture(NOW, &[4, 5]), Some(3));
         let mut seen = [0; 4];
         ring.read(Octets(0), &mut seen).unwrap();
         assert_eq!(seen, [5, 2, 3, 4]);
@@ -524,8 +574,9 @@ mod tests {
             steps in proptest::collection::vec((0u8..3, 0u64..64, 1u64..64, 0u64..64), 1..200),
         ) {
             let ring = ring(Direction::Playback, buffer);
-            ring.start();
-            let (mut appl, mut highest) = (0u64, 0u64);
+            ring.wrote(Frames(0), Frames(1), Frames(0));
+            start(&ring);
+            let (mut appl, mut highest) = (1u64, 1u64);
             for (kind, amount, length, cycle) in steps {
                 let known = ring.cursor().position.0;
                 // A guest in an underrun stops; it never writes behind the position it knows.

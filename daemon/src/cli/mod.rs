@@ -1,6 +1,7 @@
 //! The command line: what was asked for, and how the outcome is told.
 
 mod check;
+mod demo;
 mod log;
 mod run;
 
@@ -172,7 +173,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = log::start().and_then(|()| match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Demo(_) => anyhow::bail!("demo: to come"),
+        Command::Demo(args) => demo::demo(&args),
         Command::Check(args) => check::check(&args),
     });
     match outcome {

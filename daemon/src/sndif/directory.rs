@@ -163,8 +163,11 @@ mod tests {
 
     #[test]
     fn a_page_that_can_t_be_read_is_named() {
-        let error = walk(GrantRef(9), 1, |_| Err("not granted")).unwrap_err();
-        assert_eq!(error.to_string(), "page 9 of the page directory can't be read: not granted");
+        let mut memory = laid_out(&references(1, 2 * PER_PAGE));
+        memory.remove(&1_000_001);
+        let read = |page: GrantRef| memory.get(&page.0).copied().ok_or("not granted");
+        let error = walk(GrantRef(1_000_000), 2 * PER_PAGE, read).unwrap_err();
+        assert_eq!(error.to_string(), "page 1000001 of the page directory can't be read: not granted");
     }
 
     #[test]

@@ -63,6 +63,16 @@ fn a_long_buffer_narrows_formats_and_channels() {
 }
 
 #[test]
+fn a_short_period_narrows_formats_and_channels() {
+    let mut asked = everything();
+    asked.period.max = Frames(16);
+    let left = Limits::default().narrow(&asked).unwrap();
+    assert_eq!((left.formats.to_string(), left.channels), ("s16_le".into(), Interval::new(2, 2)));
+    asked.period.max = Frames(15);
+    assert_eq!(Limits::default().narrow(&asked), None);
+}
+
+#[test]
 fn listed_rates_are_offered_from_the_least_to_the_greatest_inside() {
     let limits = Limits { rates: Rates::Listed(vec![44_100, 8000, 96_000, 48_000]), ..Limits::default() };
     let mut asked = everything();
@@ -235,8 +245,8 @@ proptest! {
         let Some(left) = limits.narrow(&asked) else { return Ok(()) };
         prop_assert!(left.formats.is_within(asked.formats) && left.formats.is_within(limits.formats));
         prop_assert!(!left.formats.is_empty());
-        prop_assert!(left.rates.is_within(asked.rates) && left.channels.is_within(asked.channels));
-        prop_assert!(left.buffer.is_within(asked.buffer) && left.period.is_within(asked.period));
+        prop_assert!(left.rates.intersection(asked.rates) == Some(left.rates) && left.channels.intersection(asked.channels) == Some(left.channels));
+        prop_assert!(left.buffer.intersection(asked.buffer) == Some(left.buffer) && left.period.intersection(asked.period) == Some(left.period));
         prop_assert!(!left.rates.is_empty() && !left.channels.is_empty());
         prop_assert!(!left.buffer.is_empty() && !left.period.is_empty());
         prop_assert!(left.channels.max <= limits.channels.max.into());

@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn children_are_numbered_without_a_gap() {
         let nodes =
-            TestNodes::of(&[("/a/0/x", ""), ("/a/1", ""), ("/a/name", ""), ("/a/01", ""), ("/b/1", "")]);
+            TestNodes::of(&[("/a/0/x", ""), ("/a/1", ""), ("/a/name", ""), ("/a/02", ""), ("/b/1", "")]);
         assert_eq!(numbered_children(&nodes, "/a", "PCMs", 2), Ok(2));
         let error = numbered_children(&nodes, "/a", "PCMs", 1).unwrap_err();
         assert_eq!(error.to_string(), "/a: has 2 PCMs; at most 1 can be");

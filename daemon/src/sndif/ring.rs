@@ -194,6 +194,8 @@ impl FrontRing {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::mpsc;
+    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -303,6 +305,46 @@ mod tests {
                 prop_assert_eq!(back.respond(&packet(0)), Err(RingError::NoSlot));
             }
         }
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_between_two_threads() {
+        const REQUESTS: u32 = 20_000;
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let (mut front, mut back, _) = ring(u32::MAX - 1000);
+        // An event channel holds one notification, however often it is notified.
+        let (notify_back, back_notified) = mpsc::sync_channel(1);
+        let (notify_front, front_notified) = mpsc::sync_channel(1);
+        let backend = std::thread::spawn(move || {
+            let mut served = 0;
+            while served < REQUESTS {
+                while let Some(request) = back.take().unwrap() {
+                    back.respond(&request).unwrap();
+                    let _ = notify_front.try_send(());
+                    served += 1;
+                }
+                if served < REQUESTS && !back.final_check().unwrap() {
+                    back_notified.recv_timeout(PATIENCE).unwrap();
+                }
+            }
+        });
+        for number in 0..REQUESTS {
+            // At every moment of the backend's going to sleep.
+            for _ in 0..number % 97 {
+                std::hint::spin_loop();
+            }
+            if front.push(&packet(number)).unwrap() {
+                let _ = notify_back.try_send(());
+            }
+            let response = loop {
+                match front.take_response().unwrap() {
+                    Some(response) => break response,
+                    None => front_notified.recv_timeout(PATIENCE).unwrap(),
+                }
+            };
+            assert_eq!(response, packet(number));
+        }
+        backend.join().unwrap();
     }
 
     #[test]

@@ -73,7 +73,7 @@ mod tests {
     const RATE: u32 = 48_000;
 
     fn running(position: u64) -> Cursor {
-        Cursor { running: true, position: Frames(position) }
+        Cursor { running: true, fresh: false, position: Frames(position) }
     }
 
     fn snapshot(at: i64, heard: i64, given: u64, cycle: u64) -> Option<Timing> {
@@ -114,7 +114,7 @@ mod tests {
     fn a_stop_moves_to_the_whole_buffer() {
         let mut clock = PositionClock::new(Direction::Playback, RATE, Frames(4_800), Frames(480));
         clock.position(running(480), snapshot(0, 0, 480, 480), Nanos(5_000_000));
-        let stopped = Cursor { running: false, position: Frames(4_800) };
+        let stopped = Cursor { running: false, fresh: false, position: Frames(4_800) };
         assert_eq!(clock.position(stopped, None, Nanos(6_000_000)), Frames(4_800));
         assert_eq!(
             clock.position(running(4_800), None, Nanos(7_000_000)),

@@ -23,6 +23,9 @@ use crate::xen::{GrantError, GrantRef, Grants};
 
 /// Octets of a page that guests grant.
 const PAGE: u64 = 4096;
+/// The greatest buffer of a stream, whatever its configuration says: the host maps no more for one. More than two
+/// seconds of the widest stream that Linux knows.
+const MOST_BUFFER: Octets = Octets(16 << 20);
 /// Faults told per stream and minute; a guest must not fill the log.
 const COMPLAINTS: u32 = 10;
 /// The time after which a stream may be complained of again.
@@ -111,6 +114,7 @@ impl PcmStream {
         let server = Arc::clone(&context.server);
         let carried =
             |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
+        setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
         Self {
             setup,

@@ -114,7 +114,7 @@ impl Process {
     }
 
     /// Counts the frames of one buffer and publishes what they say of the clock, if the ring took part.
-    fn account(&mut self, first: Option<Frames>, frames: Frames) {
+    fn account(&mut self, first: Option<i64>, frames: Frames) {
         let timing = first.and_then(|first| self.clock.timing(first, frames));
         self.clock.moved(frames);
         self.shared.tail.store(self.clock.tail().0, Ordering::Relaxed);
@@ -201,17 +201,18 @@ impl CycleClock {
     }
 
     /// What a buffer of `frames` frames from position `first` says; `None` before the graph's clock is known.
-    fn timing(&self, first: Frames, frames: Frames) -> Option<Timing> {
+    fn timing(&self, first: i64, frames: Frames) -> Option<Timing> {
         if self.report.now <= 0 {
             return None;
         }
-        let cycle_began = i64::try_from(first.0).ok()?.checked_sub(self.moved)?;
+        let cycle_began = first.checked_sub(self.moved)?;
+        let given = u64::try_from(first.checked_add_unsigned(frames.0)?).ok().map(Frames)?;
         let heard = match self.direction {
             Direction::Playback => cycle_began.checked_sub(self.latency()?)?,
             Direction::Capture => cycle_began.checked_add(self.latency()?)?,
         };
         let cycle = u64::try_from(self.moved).unwrap_or(0) + frames.0;
-        Some(Timing { at: Nanos(self.report.now), heard, given: first + frames, cycle: Frames(cycle) })
+        Some(Timing { at: Nanos(self.report.now), heard, given, cycle: Frames(cycle) })
     }
 
     /// How long from now until everything handed over has been heard, with a whole cycle to spare.
@@ -238,7 +239,7 @@ mod tests {
     fn a_frame_handed_over_is_heard_after_delay_and_held_frames() {
         let report = Report { delay: 480, held: 32, ..STARTED };
         let clock = clock(Direction::Playback, 24_000, report);
-        let timing = clock.timing(Frames(1000), Frames(256)).unwrap();
+        let timing = clock.timing(1000, Frames(256)).unwrap();
         assert_eq!(timing.heard, 1000 - 240 - 32, "480 ticks of 1/48000 s are 240 frames");
         assert_eq!((timing.at, timing.given, timing.cycle), (Nanos(5_000), Frames(1256), Frames(256)));
     }
@@ -246,10 +247,10 @@ mod tests {
     #[test]
     fn the_second_call_of_a_cycle_tells_the_same_of_its_beginning() {
         let mut clock = clock(Direction::Playback, 44_100, STARTED);
-        let first = clock.timing(Frames(0), Frames(100)).unwrap();
+        let first = clock.timing(0, Frames(100)).unwrap();
         clock.moved(Frames(100));
         assert!(!clock.begin(Report { held: 7, ..STARTED }));
-        let second = clock.timing(Frames(100), Frames(50)).unwrap();
+        let second = clock.timing(100, Frames(50)).unwrap();
         assert_eq!((first.heard, second.heard), (0, 0));
         assert_eq!((second.given, second.cycle), (Frames(150), Frames(150)));
     }
@@ -258,15 +259,15 @@ mod tests {
     fn captured_frames_lie_behind_the_device() {
         let report = Report { delay: 256, ..STARTED };
         let clock = clock(Direction::Capture, 48_000, report);
-        assert_eq!(clock.timing(Frames(512), Frames(256)).unwrap().heard, 768);
+        assert_eq!(clock.timing(512, Frames(256)).unwrap().heard, 768);
     }
 
     #[test]
     fn before_the_first_cycle_nothing_is_known() {
         let clock = clock(Direction::Playback, 48_000, Report { now: 1, ..Report::default() });
-        assert_eq!(clock.timing(Frames(0), Frames(1)), None, "a rate of 0/0");
+        assert_eq!(clock.timing(0, Frames(1)), None, "a rate of 0/0");
         let clock = CycleClock::new(Direction::Playback, 48_000);
-        assert_eq!(clock.timing(Frames(0), Frames(1)), None);
+        assert_eq!(clock.timing(0, Frames(1)), None);
     }
 
     #[test]

@@ -1,72 +1,93 @@
 //! What can be seen on this machine, without judgement.
 
-use std::fs::{self, File};
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, getuid};
 use vsnd_bridge::config::Config;
+use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
+use vsnd_bridge::xen::{Nodes, StoreError};
+use vsnd_pw_module::ServerEvent;
+use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
 
 use crate::cli::{Server, ServiceArgs};
 
-/// The Xen devices that the bridge opens, and the modules that make them.
-const DEVICES: [(&str, &str); 3] =
-    [("/dev/xen/xenbus", "xenfs"), ("/dev/xen/gntdev", "xen-gntdev"), ("/dev/xen/evtchn", "xen-evtchn")];
-
 /// Where the system bus learns how to start rtkit.
 const RTKIT: &str = "/usr/share/dbus-1/system-services/org.freedesktop.RealtimeKit1.service";
+/// How long a sound server may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that the findings are made of.
 #[derive(Debug)]
 pub(super) struct Facts {
     pub(super) user: String,
     pub(super) on_xen: bool,
-    pub(super) devices: Vec<Device>,
-    pub(super) store: Result<Store, String>,
+    /// Ways to XenStore, best first; one is enough.
+    pub(super) routes: Vec<File>,
+    pub(super) devices: Vec<File>,
+    pub(super) store: Store,
     pub(super) server_choice: Server,
-    /// Name and version of the server that answered, or why none did.
-    pub(super) server: Result<String, String>,
+    /// The server that answered, or why none did.
+    pub(super) server: Result<Answer, String>,
     pub(super) runtime_directory: bool,
-    /// RLIMIT_RTPRIO.
+    /// The highest real-time priority that this process may take without help.
     pub(super) rtprio: u64,
     pub(super) rtkit: bool,
     /// Where the policy comes from, or why it can't be used.
     pub(super) config: Result<String, String>,
 }
 
-/// A device file.
+/// A device file or a socket.
 #[derive(Debug)]
-pub(super) struct Device {
-    pub(super) path: PathBuf,
-    pub(super) module: String,
-    pub(super) state: DeviceState,
-}
-
-/// Whether a device file can be opened, with its mode and owners.
-#[derive(Debug)]
-pub(super) enum DeviceState {
-    Opened(String),
-    Failed(ErrorKind, String),
+pub(super) struct File {
+    pub(super) path: String,
+    /// Mode and owners, if it is there.
+    pub(super) mode: Option<String>,
+    /// Why it can't be used, unless it can.
+    pub(super) problem: Option<Problem>,
 }
 
 /// What XenStore answers.
 #[derive(Debug)]
-pub(super) struct Store {
-    pub(super) domid: Result<u16, String>,
-    /// Cards in this domain's vsnd directory.
-    pub(super) cards: Result<usize, String>,
+pub(super) enum Store {
+    /// It can't be reached.
+    Unreached,
+    /// It answers, and knows neither this domain nor, so, its guests.
+    WithoutDomain(String),
+    /// It answers.
+    Answers {
+        /// This domain's number.
+        domain: u16,
+        /// Guests with cards that this domain is to serve.
+        guests: Result<usize, String>,
+    },
+}
+
+/// A sound server that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Name and version.
+    pub(super) server: String,
+    /// Whether somebody links streams to devices.
+    pub(super) session_manager: bool,
+    /// Sinks that guests could be heard on.
+    pub(super) sinks: usize,
 }
 
 impl Facts {
     /// Looks at this machine. Takes two seconds at most, for a server that doesn't answer.
     pub(super) fn gather(args: &ServiceArgs) -> anyhow::Result<Self> {
         let server_choice = args.server.server()?;
+        let places = Places::default();
+        let probe = Probe::new(&places);
         Ok(Self {
             user: name_of(getuid().as_raw(), "/etc/passwd"),
-            on_xen: fs::read_to_string("/sys/hypervisor/type").is_ok_and(|kind| kind.trim() == "xen"),
-            devices: DEVICES.iter().map(|(path, module)| Device::probe(Path::new(path), module)).collect(),
-            store: store(),
+            on_xen: probe.runs_on_xen,
+            store: store(&probe, &places),
+            routes: probe.store.into_iter().map(File::new).collect(),
+            devices: [probe.grants, probe.events].map(File::new).into(),
             server_choice,
             server: server(server_choice),
             runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").is_some(),
@@ -77,18 +98,32 @@ impl Facts {
     }
 }
 
-impl Device {
-    fn probe(path: &Path, module: &str) -> Self {
-        let mode = fs::metadata(path).map_or(String::new(), |meta| {
-            let (owner, group) = (name_of(meta.uid(), "/etc/passwd"), name_of(meta.gid(), "/etc/group"));
-            format!("mode {:04o}, {owner}:{group}", meta.mode() & 0o7777)
+impl File {
+    fn new(report: FileReport) -> Self {
+        let mode = report.mode.zip(report.owner).map(|(mode, (owner, group))| {
+            format!("mode {mode:04o}, {}:{}", name_of(owner, "/etc/passwd"), name_of(group, "/etc/group"))
         });
-        let state = match File::options().read(true).write(true).open(path) {
-            Ok(_) => DeviceState::Opened(mode),
-            Err(why) => DeviceState::Failed(why.kind(), mode),
-        };
-        Self { path: path.to_owned(), module: module.to_owned(), state }
+        let problem = report.unusable.map(|unusable| unusable.problem);
+        Self { path: report.path.display().to_string(), mode, problem }
     }
+}
+
+fn store(probe: &Probe, places: &Places) -> Store {
+    let domain = match &probe.domain {
+        Ok(domain) => *domain,
+        Err(OpenError::Domain(why)) => return Store::WithoutDomain(why.to_string()),
+        Err(_) => return Store::Unreached,
+    };
+    let guests = match open_store(&places.store) {
+        Err(why) => Err(why.to_string()),
+        Ok(store) => match store.directory(&format!("/local/domain/{domain}/backend/vsnd")) {
+            Ok(guests) => Ok(guests.len()),
+            // The toolstack makes it with the first card.
+            Err(StoreError::NotFound) => Ok(0),
+            Err(why) => Err(why.to_string()),
+        },
+    };
+    Store::Answers { domain: domain.0, guests }
 }
 
 /// The highest real-time priority that this process may take by itself.
@@ -106,41 +141,72 @@ fn name_of(number: u32, file: &str) -> String {
 }
 
 fn config(args: &ServiceArgs) -> Result<String, String> {
-    Config::load(args.config.as_deref()).map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Config::load(args.config.as_deref()).map_err(|error| chain(error.into()))?;
     let path = args.config.clone().or_else(Config::default_path).filter(|path| path.exists());
     Ok(path.map_or("none, so everything is at its default".to_owned(), |path| path.display().to_string()))
 }
 
-fn store() -> Result<Store, String> {
-    Err("to come".to_owned())
+fn server(choice: Server) -> Result<Answer, String> {
+    match choice {
+        Server::Null => Ok(Answer { server: "null".to_owned(), session_manager: true, sinks: 0 }),
+        Server::PipeWire => {
+            let objects = survey(None, PATIENCE).map_err(|error| chain(error.into()))?;
+            let (events, seen) = mpsc::channel();
+            let tell = move |event| {
+                let _ = events.send(event);
+            };
+            let _server = PipeWireServer::start(tell, None).map_err(|error| chain(error.into()))?;
+            let server = match seen.recv_timeout(PATIENCE) {
+                Ok(ServerEvent::Connected(info)) => format!("{} {}", info.name, info.version),
+                Ok(ServerEvent::Lost(why)) => return Err(why),
+                _ => return Err("PipeWire doesn't answer".to_owned()),
+            };
+            Ok(Answer {
+                server,
+                session_manager: has_session_manager(&objects),
+                sinks: count_sinks(&objects),
+            })
+        }
+    }
 }
 
-fn server(choice: Server) -> Result<String, String> {
-    match choice {
-        Server::Null => Ok("null".to_owned()),
-        Server::PipeWire => Err("to come".to_owned()),
-    }
+/// The session manager is who keeps the default devices.
+fn has_session_manager(objects: &[Object]) -> bool {
+    objects.iter().any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
+}
+
+fn count_sinks(objects: &[Object]) -> usize {
+    objects.iter().filter(|object| object.get("media.class") == Some("Audio/Sink")).count()
+}
+
+fn chain(error: anyhow::Error) -> String {
+    format!("{error:#}")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
 
-    #[test]
-    fn devices_that_are_not_there_are_told_from_those_that_are() {
-        let none = Device::probe(Path::new("/dev/xen/no-such-device"), "none");
-        assert!(matches!(none.state, DeviceState::Failed(ErrorKind::NotFound, ref mode) if mode.is_empty()));
-        let null = Device::probe(Path::new("/dev/null"), "none");
-        assert!(
-            matches!(null.state, DeviceState::Opened(ref mode) if mode == "mode 0666, root:root"),
-            "{null:?}"
-        );
-    }
+    use super::*;
 
     #[test]
     fn numbers_without_a_name_stay_numbers() {
         assert_eq!(name_of(0, "/etc/group"), "root");
         assert_eq!(name_of(4_000_000_000, "/etc/passwd"), "4000000000");
         assert_eq!(name_of(0, "/no/such/file"), "0");
+    }
+
+    #[test]
+    fn a_private_server_shows_its_sinks_and_session_manager() {
+        let private = PrivateServer::start(Options::default()).unwrap();
+        let objects = survey(Some(&private.remote()), PATIENCE).unwrap();
+        assert_eq!((count_sinks(&objects), has_session_manager(&objects)), (2, true));
+    }
+
+    #[test]
+    fn a_file_is_told_with_mode_and_owners() {
+        let report =
+            FileReport { path: "/dev/null".into(), mode: Some(0o666), owner: Some((0, 0)), unusable: None };
+        assert_eq!(File::new(report).mode.unwrap(), "mode 0666, root:root");
     }
 }

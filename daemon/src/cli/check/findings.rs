@@ -1,8 +1,8 @@
 //! From facts to findings. Pure.
 
-use std::io::ErrorKind;
+use vsnd_bridge::xen::real::Problem;
 
-use super::facts::{Device, DeviceState, Facts, Store};
+use super::facts::{Facts, File, Store};
 use crate::cli::Server;
 
 /// What was found of one requirement.
@@ -55,9 +55,10 @@ impl Finding {
 /// Everything that `run` needs, in the order in which it needs it.
 pub(super) fn of(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![xen(facts)];
-    findings.extend(facts.devices.iter().map(|device| self::device(device, facts)));
+    findings.extend(facts.routes.first().map(|route| store_device(route, facts)));
+    findings.extend(facts.devices.iter().map(|file| device(file, facts)));
     findings.extend(store(facts));
-    findings.push(sound_server(facts));
+    findings.extend(sound_server(facts));
     findings.push(real_time(facts));
     findings.push(config(facts));
     findings
@@ -76,83 +77,113 @@ fn xen(facts: &Facts) -> Finding {
     }
 }
 
-fn device(device: &Device, facts: &Facts) -> Finding {
-    let path = device.path.display().to_string();
-    match &device.state {
-        DeviceState::Opened(mode) => Finding::ok(path, mode.clone()),
-        DeviceState::Failed(ErrorKind::NotFound, _) if !facts.on_xen => {
-            Finding::missing(path, "no such file", "only a Xen domain has it, see Xen above")
+/// The best way to XenStore, which isn't needed where another works.
+fn store_device(best: &File, facts: &Facts) -> Finding {
+    let finding = device(best, facts);
+    let another = facts.routes.iter().skip(1).find(|route| route.problem.is_none());
+    match (finding.verdict, another) {
+        (Verdict::Missing, Some(another)) => {
+            Finding::ok(finding.what, format!("{}, but {} serves as well", finding.found, another.path))
         }
-        DeviceState::Failed(ErrorKind::NotFound, _) => {
-            Finding::missing(path, "no such file", format!("sudo modprobe {}", device.module))
-        }
-        DeviceState::Failed(ErrorKind::PermissionDenied, mode) => Finding::missing(
-            path,
-            format!("{mode}, and {} may not open it", facts.user),
-            format!(
-                "install the project's udev rule and group (make install), \
-                 sudo udevadm trigger --subsystem-match=misc, sudo usermod -aG vsnd {}, and log in anew",
-                facts.user
-            ),
-        ),
-        DeviceState::Failed(kind, mode) => {
-            Finding::missing(path, format!("{mode}, can't be opened: {kind}"), "see sudo dmesg")
-        }
+        _ => finding,
     }
+}
+
+fn device(file: &File, facts: &Facts) -> Finding {
+    let Some(problem) = &file.problem else {
+        return Finding::ok(&file.path, file.mode.clone().unwrap_or_default());
+    };
+    let mode = file.mode.as_ref().map_or(String::new(), |mode| format!("{mode}; "));
+    let remedy = match problem {
+        Problem::NoXen => "only a Xen domain has it, see Xen above".to_owned(),
+        // xenbus is part of the kernel, and opening it fails like this until there is a XenStore.
+        Problem::Missing | Problem::NobodyListens
+            if !file.path.starts_with("/dev/xen/") || file.path.ends_with("xenbus") =>
+        {
+            "sudo systemctl start xenstored".to_owned()
+        }
+        Problem::Missing => {
+            format!("sudo modprobe xen-{}", file.path.rsplit('/').next().unwrap_or_default())
+        }
+        Problem::Denied => format!(
+            "sudo make install (udev rule and group), sudo systemd-sysusers, sudo udevadm control --reload, \
+             sudo udevadm trigger --subsystem-match=misc, sudo usermod -aG vsnd {}, and log in anew",
+            facts.user
+        ),
+        Problem::NobodyListens | Problem::Other(_) => "sudo dmesg | grep -i xen".to_owned(),
+    };
+    Finding::missing(&file.path, format!("{mode}{problem}"), remedy)
 }
 
 fn store(facts: &Facts) -> Vec<Finding> {
-    let store = match &facts.store {
-        Ok(store) => store,
-        Err(why) => {
-            let remedy = if facts.on_xen { "sudo systemctl start xenstored" } else { "see Xen above" };
-            return vec![Finding::missing("XenStore", why.clone(), remedy)];
+    let what = "XenStore";
+    match &facts.store {
+        Store::Unreached => {
+            let remedy = if facts.on_xen { "see the device files above" } else { "see Xen above" };
+            vec![Finding::missing(what, "can't be reached", remedy)]
         }
-    };
-    vec![Finding::ok("XenStore", "answers"), domid(store), backend_directory(store)]
-}
-
-fn domid(store: &Store) -> Finding {
-    match &store.domid {
-        Ok(domid) => Finding::ok("own domid", domid.to_string()),
-        Err(why) => {
-            let remedy = "sudo systemctl restart xen-init-dom0 (in a driver domain, have the toolstack give it XenStore)";
-            Finding::missing("own domid", why.clone(), remedy)
-        }
+        Store::WithoutDomain(why) => vec![
+            Finding::ok(what, "answers"),
+            Finding::missing(
+                "own domid",
+                why,
+                "sudo /usr/lib/xen-*/bin/xen-init-dom0 in Dom0; in a driver domain its toolstack writes the node domid",
+            ),
+        ],
+        Store::Answers { domain, guests } => vec![
+            Finding::ok(what, "answers"),
+            Finding::ok("own domid", domain.to_string()),
+            backend_directory(*domain, guests),
+        ],
     }
 }
 
-fn backend_directory(store: &Store) -> Finding {
-    let what = "sound cards of guests";
-    match &store.cards {
+fn backend_directory(domain: u16, guests: &Result<usize, String>) -> Finding {
+    let what = format!("/local/domain/{domain}/backend/vsnd");
+    match guests {
         Ok(0) => Finding::advice(
             what,
-            "none yet",
-            "give a guest one: the vsnd= line of its xl.cfg (an example is in contrib/xl), then xl create",
+            "no guest has a sound card yet",
+            "put a vsnd= line into its xl.cfg (see contrib/xl) and start vsnd-bridge before xl create",
         ),
-        Ok(cards) => Finding::ok(what, cards.to_string()),
+        Ok(1) => Finding::ok(what, "1 guest has a sound card"),
+        Ok(guests) => Finding::ok(what, format!("{guests} guests have sound cards")),
         Err(why) => {
-            Finding::missing(what, why.clone(), "sudo xenstore-ls -p on the path, for who may read it")
+            let remedy = format!("sudo xenstore-ls -p {what}, to see who may read it");
+            Finding::missing(what, why, remedy)
         }
     }
 }
 
-fn sound_server(facts: &Facts) -> Finding {
+fn sound_server(facts: &Facts) -> Vec<Finding> {
     let what = "sound server";
-    match (&facts.server, facts.server_choice) {
-        (_, Server::Null) => Finding::ok(what, "none wanted; guests run on the clock and nothing is heard"),
-        (Ok(server), Server::PipeWire) => Finding::ok(what, server.trim().to_owned()),
-        (Err(why), Server::PipeWire) if !facts.runtime_directory => Finding::missing(
-            what,
-            format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session"),
-            "run it as the user whose desktop plays: export XDG_RUNTIME_DIR=/run/user/$(id -u)",
-        ),
-        (Err(why), Server::PipeWire) => Finding::missing(
-            what,
-            why.clone(),
-            "systemctl --user start pipewire wireplumber (not installed: sudo apt-get install pipewire wireplumber)",
-        ),
+    if facts.server_choice == Server::Null {
+        return vec![Finding::ok(what, "none wanted; guests run on the clock and nothing is heard")];
     }
+    let answer = match &facts.server {
+        Ok(answer) => answer,
+        Err(why) if !facts.runtime_directory => {
+            let found = format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session");
+            let remedy =
+                "start it as the user whose desktop plays, or export XDG_RUNTIME_DIR=/run/user/$(id -u)";
+            return vec![Finding::missing(what, found, remedy)];
+        }
+        Err(why) => {
+            let remedy = "systemctl --user start pipewire wireplumber \
+                          (not installed: sudo apt-get install pipewire wireplumber)";
+            return vec![Finding::missing(what, why, remedy)];
+        }
+    };
+    let mut findings = vec![Finding::ok(what, &answer.server)];
+    if !answer.session_manager {
+        let remedy = "systemctl --user start wireplumber (not installed: sudo apt-get install wireplumber)";
+        findings.push(Finding::missing("session manager", "none, so nobody links guests to devices", remedy));
+    }
+    if answer.sinks == 0 {
+        let remedy = "look what the session manager sees: wpctl status";
+        findings.push(Finding::advice("sinks", "none; guests run on the clock until there is one", remedy));
+    }
+    findings
 }
 
 fn real_time(facts: &Facts) -> Finding {
@@ -175,23 +206,23 @@ fn config(facts: &Facts) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
+    use super::super::facts::Answer;
     use super::*;
 
-    fn device(name: &str, state: DeviceState) -> Device {
-        Device { path: PathBuf::from(format!("/dev/xen/{name}")), module: format!("xen-{name}"), state }
+    fn file(path: &str) -> File {
+        File { path: path.into(), mode: Some("mode 0660, root:vsnd".into()), problem: None }
     }
 
     fn dom0() -> Facts {
-        let mode = || DeviceState::Opened("mode 0660, root:vsnd".into());
         Facts {
             user: "anna".into(),
             on_xen: true,
-            devices: vec![device("xenbus", mode()), device("gntdev", mode()), device("evtchn", mode())],
-            store: Ok(Store { domid: Ok(0), cards: Ok(2) }),
+            routes: vec![file("/dev/xen/xenbus"), file("/run/xenstored/socket")],
+            devices: vec![file("/dev/xen/gntdev"), file("/dev/xen/evtchn")],
+            store: Store::Answers { domain: 0, guests: Ok(2) },
             server_choice: Server::PipeWire,
-            server: Ok("PipeWire 0.3.65".into()),
+            server: Ok(Answer { server: "PipeWire 0.3.65".into(), session_manager: true, sinks: 1 }),
             runtime_directory: true,
             rtprio: 0,
             rtkit: true,
@@ -216,10 +247,10 @@ mod tests {
     fn without_xen_every_requirement_still_has_its_line() {
         let mut facts = dom0();
         facts.on_xen = false;
-        for device in &mut facts.devices {
-            device.state = DeviceState::Failed(ErrorKind::NotFound, String::new());
+        for file in facts.routes.iter_mut().chain(&mut facts.devices) {
+            (file.mode, file.problem) = (None, Some(Problem::NoXen));
         }
-        facts.store = Err("no /dev/xen/xenbus".into());
+        facts.store = Store::Unreached;
         let missing: Vec<_> =
             verdicts(&facts).into_iter().filter(|(_, verdict)| *verdict == Verdict::Missing).collect();
         assert_eq!(missing.len(), 5, "{missing:?}");
@@ -231,21 +262,40 @@ mod tests {
     #[test]
     fn each_fault_of_a_device_file_has_its_command() {
         let mut facts = dom0();
-        facts.devices[1].state = DeviceState::Failed(ErrorKind::NotFound, String::new());
+        facts.devices[0].problem = Some(Problem::Missing);
         assert_eq!(found(&facts, "/dev/xen/gntdev").remedy.unwrap(), "sudo modprobe xen-gntdev");
-        facts.devices[1].state =
-            DeviceState::Failed(ErrorKind::PermissionDenied, "mode 0600, root:root".into());
+        facts.devices[0].problem = Some(Problem::Denied);
         let line = found(&facts, "/dev/xen/gntdev").line();
-        assert!(line.contains("mode 0600, root:root") && line.contains("usermod -aG vsnd anna"), "{line}");
+        assert!(line.contains("mode 0660, root:vsnd") && line.contains("usermod -aG vsnd anna"), "{line}");
+        facts.routes[1].problem = Some(Problem::Denied);
+        facts.routes[0].problem = Some(Problem::Missing);
+        assert_eq!(found(&facts, "/dev/xen/xenbus").remedy.unwrap(), "sudo systemctl start xenstored");
+    }
+
+    #[test]
+    fn one_way_to_xenstore_is_enough() {
+        let mut facts = dom0();
+        facts.routes[0].problem = Some(Problem::Denied);
+        let line = found(&facts, "/dev/xen/xenbus").line();
+        assert!(line.starts_with("ok ") && line.contains("/run/xenstored/socket serves"), "{line}");
+    }
+
+    #[test]
+    fn a_dom0_that_was_not_initialised_is_told_so() {
+        let mut facts = dom0();
+        facts.store = Store::WithoutDomain("no such node".into());
+        assert!(found(&facts, "own domid").line().contains("xen-init-dom0"));
+        facts.store = Store::Answers { domain: 3, guests: Err("permission denied".into()) };
+        assert_eq!(found(&facts, "/local/domain/3/backend/vsnd").verdict, Verdict::Missing);
     }
 
     #[test]
     fn what_only_could_be_better_is_not_missing() {
         let mut facts = dom0();
         facts.rtkit = false;
-        facts.store = Ok(Store { domid: Ok(0), cards: Ok(0) });
+        facts.store = Store::Answers { domain: 0, guests: Ok(0) };
         assert_eq!(found(&facts, "real-time priority").verdict, Verdict::Advice);
-        assert_eq!(found(&facts, "sound cards of guests").verdict, Verdict::Advice);
+        assert_eq!(found(&facts, "/local/domain/0/backend/vsnd").verdict, Verdict::Advice);
         facts.rtprio = 88;
         assert_eq!(found(&facts, "real-time priority").verdict, Verdict::Ok);
     }
@@ -259,6 +309,15 @@ mod tests {
         assert!(found(&facts, "sound server").line().contains("XDG_RUNTIME_DIR"));
         facts.server_choice = Server::Null;
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_server_alone_is_not_enough() {
+        let mut facts = dom0();
+        facts.server = Ok(Answer { server: "PipeWire 1.4.2".into(), session_manager: false, sinks: 0 });
+        assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
+        assert_eq!(found(&facts, "session manager").verdict, Verdict::Missing);
+        assert_eq!(found(&facts, "sinks").verdict, Verdict::Advice);
     }
 
     #[test]

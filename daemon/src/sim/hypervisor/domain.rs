@@ -19,7 +19,7 @@ struct Domain {
     id: DomId,
     name: String,
     uuid: String,
-    interrupts: Arc<Interrupts>,
+    interrupts: Interrupts,
     store: Arc<Connection>,
 }
 
@@ -48,11 +48,6 @@ impl Guest {
     /// Its own connection to XenStore, with its own rights.
     pub fn store(&self) -> &Arc<Connection> {
         &self.domain.store
-    }
-
-    /// Its interrupts.
-    pub fn interrupts(&self) -> &Arc<Interrupts> {
-        &self.domain.interrupts
     }
 
     /// Takes `count` zeroed pages of its memory and offers them to `to`.
@@ -106,7 +101,7 @@ impl Hypervisor {
                 id,
                 name: name.to_owned(),
                 uuid: uuid.to_owned(),
-                interrupts: Arc::default(),
+                interrupts: Interrupts::default(),
                 store: Arc::new(Connection::new(&self.machine.store, id, id == tree::DOM0, None)),
             }),
         })
@@ -118,7 +113,6 @@ impl Hypervisor {
         if lock(alive).remove(&guest.id()) {
             channels.destroy(guest.id());
             tables.destroy(guest.id());
-            guest.interrupts().wake();
             store.announce("@releaseDomain");
         }
     }

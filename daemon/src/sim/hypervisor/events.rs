@@ -1,6 +1,6 @@
 //! Event channels: the guests' ports, and the [`Events`] handles through which a backend binds them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,55 +11,50 @@ use crate::xen::{DomId, EventError, Events, LocalPort, RemotePort};
 /// Ports that one call of [`Events::wait`] reports at most.
 const BATCH: usize = 64;
 
-/// A guest's interrupts: which of its ports were notified.
+/// One port's interrupt line into its guest.
 #[derive(Default)]
-pub struct Interrupts {
-    state: Mutex<Pending>,
+struct Line {
+    state: Mutex<LineState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Pending {
-    ports: BTreeSet<u32>,
+struct LineState {
+    pending: bool,
     /// A paused guest takes no interrupts; they wait.
     paused: bool,
     woken: bool,
 }
 
-impl Interrupts {
-    fn raise(&self, port: u32) {
-        lock(&self.state).ports.insert(port);
+impl Line {
+    fn change(&self, change: impl FnOnce(&mut LineState)) {
+        change(&mut lock(&self.state));
         self.changed.notify_all();
+    }
+}
+
+/// All interrupt lines of one guest.
+#[derive(Default)]
+pub(super) struct Interrupts {
+    lines: Mutex<(Vec<Weak<Line>>, bool)>,
+}
+
+impl Interrupts {
+    fn add(&self) -> Arc<Line> {
+        let line = Arc::<Line>::default();
+        let (lines, paused) = &mut *lock(&self.lines);
+        line.change(|state| state.paused = *paused);
+        lines.retain(|line| line.strong_count() > 0);
+        lines.push(Arc::downgrade(&line));
+        line
     }
 
     /// Holds interrupts back, or lets them through again.
-    pub(super) fn pause(&self, paused: bool) {
-        lock(&self.state).paused = paused;
-        self.changed.notify_all();
-    }
-
-    /// Makes the [`wait`](Self::wait) under way, or the next one, return.
-    pub fn wake(&self) {
-        lock(&self.state).woken = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits for one of `ports` to be notified, up to `timeout`, and returns those that were; none after a time-out or a
-    /// [`wake`](Self::wake).
-    pub fn wait(&self, ports: &[u32], timeout: Duration) -> Vec<u32> {
-        let deadline = Instant::now() + timeout;
-        let mut state = lock(&self.state);
-        loop {
-            if !state.paused {
-                let raised: Vec<u32> =
-                    ports.iter().copied().filter(|port| state.ports.remove(port)).collect();
-                if !raised.is_empty() {
-                    return raised;
-                }
-            }
-            let left = deadline.checked_duration_since(Instant::now());
-            let Some(left) = left.filter(|_| !std::mem::take(&mut state.woken)) else { return Vec::new() };
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+    pub fn pause(&self, pause: bool) {
+        let (lines, paused) = &mut *lock(&self.lines);
+        *paused = pause;
+        for line in lines.iter().filter_map(Weak::upgrade) {
+            line.change(|state| state.paused = pause);
         }
     }
 }
@@ -67,7 +62,7 @@ impl Interrupts {
 struct Channel {
     /// The domain that may bind the other end.
     to: DomId,
-    interrupts: Arc<Interrupts>,
+    line: Arc<Line>,
     bound: Option<(Weak<Ports>, LocalPort)>,
 }
 
@@ -85,13 +80,13 @@ struct ChannelMap {
 
 impl Channels {
     /// Offers a new port of `domain` to `to`.
-    pub fn allocate(self: &Arc<Self>, domain: DomId, to: DomId, interrupts: &Arc<Interrupts>) -> GuestPort {
+    pub fn allocate(self: &Arc<Self>, domain: DomId, to: DomId, interrupts: &Interrupts) -> GuestPort {
         let mut state = lock(&self.state);
         let taken = |port: &u32| state.channels.contains_key(&(domain, *port));
         let port = (1..).find(|port| !taken(port)).unwrap_or(u32::MAX);
-        let channel = Channel { to, interrupts: Arc::clone(interrupts), bound: None };
-        state.channels.insert((domain, port), channel);
-        GuestPort { channels: Arc::clone(self), domain, port }
+        let line = interrupts.add();
+        state.channels.insert((domain, port), Channel { to, line: Arc::clone(&line), bound: None });
+        GuestPort { channels: Arc::clone(self), domain, port, line }
     }
 
     /// Ports of `domain` that a backend has bound.
@@ -134,6 +129,7 @@ pub struct GuestPort {
     channels: Arc<Channels>,
     domain: DomId,
     port: u32,
+    line: Arc<Line>,
 }
 
 impl GuestPort {
@@ -145,6 +141,27 @@ impl GuestPort {
     /// Notifies the other end, if it is bound.
     pub fn notify(&self) {
         self.channels.notify(self.domain, self.port);
+    }
+
+    /// Waits up to `timeout` for the other end to notify; `false` after a time-out or a [`wake`](Self::wake).
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut state = lock(&self.line.state);
+        loop {
+            if std::mem::take(&mut state.woken) {
+                return false;
+            }
+            if !state.paused && std::mem::take(&mut state.pending) {
+                return true;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return false };
+            state = self.line.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Makes the [`wait`](Self::wait) under way, or the next one, return.
+    pub fn wake(&self) {
+        self.line.change(|state| state.woken = true);
     }
 }
 
@@ -256,13 +273,13 @@ impl Events for EventDevice {
     fn notify(&self, port: LocalPort) {
         let Some(peer) = lock(&self.ports.handle).ports.get(&port).map(|local| local.peer) else { return };
         let state = lock(&self.channels.state);
-        let interrupts = state.channels.get(&peer).and_then(|channel| {
+        let line = state.channels.get(&peer).and_then(|channel| {
             let ours = channel.bound.as_ref().is_some_and(|(_, local)| *local == port);
-            ours.then(|| Arc::clone(&channel.interrupts))
+            ours.then(|| Arc::clone(&channel.line))
         });
         drop(state);
-        if let Some(interrupts) = interrupts {
-            interrupts.raise(peer.1);
+        if let Some(line) = line {
+            line.change(|state| state.pending = true);
         }
     }
 
@@ -310,9 +327,9 @@ mod tests {
     const DOM0: DomId = DomId(0);
     const SOON: Duration = Duration::from_secs(5);
 
-    fn setup() -> (Arc<Channels>, Arc<Interrupts>, GuestPort, EventDevice) {
+    fn setup() -> (Arc<Channels>, Interrupts, GuestPort, EventDevice) {
         let channels = Arc::<Channels>::default();
-        let interrupts = Arc::<Interrupts>::default();
+        let interrupts = Interrupts::default();
         let port = channels.allocate(GUEST, DOM0, &interrupts);
         let device = EventDevice::open(&channels, DOM0, &Arc::default());
         (channels, interrupts, port, device)
@@ -364,18 +381,20 @@ mod tests {
     #[test]
     fn guests_wait_for_notifications_and_paused_ones_get_them_later() {
         let (_channels, interrupts, guest, device) = setup();
-        let ports = [guest.number()];
-        let port = device.bind(GUEST, RemotePort(ports[0])).unwrap();
-        assert!(interrupts.wait(&ports, Duration::from_millis(5)).is_empty());
+        let port = device.bind(GUEST, RemotePort(guest.number())).unwrap();
+        let rest = Duration::from_millis(5);
+        assert!(!guest.wait(rest));
         std::thread::scope(|scope| {
             scope.spawn(|| device.notify(port));
-            assert_eq!(interrupts.wait(&ports, SOON), ports);
+            assert!(guest.wait(SOON));
         });
         interrupts.pause(true);
         device.notify(port);
-        assert!(interrupts.wait(&ports, Duration::from_millis(5)).is_empty());
+        assert!(!guest.wait(rest));
         interrupts.pause(false);
-        assert_eq!(interrupts.wait(&ports, SOON), ports);
+        assert!(guest.wait(SOON));
+        guest.wake();
+        assert!(!guest.wait(SOON), "woken for nothing");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use card::{BadCard, Card, Pcm, Settings, Stream};
 pub use domain::Guest;
-pub use events::{GuestPort, Interrupts};
+pub use events::GuestPort;
 pub use faults::Faults;
 pub use grants::{GrantedPages, PAGE};
 pub use store::Connection;

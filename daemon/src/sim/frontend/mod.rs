@@ -1,0 +1,24 @@
+//! A model of Linux's sound card driver for Xen guests, in front of it ALSA's own rules, behind it a guest's memory,
+//! rings and interrupts.
+//!
+//! [`Pcm`] is the pure part: no threads, time comes in from outside. [`PcmHandle`] is what an application in a guest
+//! has: it blocks, and underruns, in real time.
+
+mod core;
+mod inbox;
+mod params;
+mod pcm;
+mod position;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use core::{Core, CoreCounts, Geometry, Hardware, PcmError, State, SwParams};
+pub use inbox::{EventCounts, Harm, Inbox, Taken};
+pub use params::{Capabilities, HwParams};
+pub use pcm::{Driver, Pcm, Step, Transfer};
+pub use position::{Kernel, Measure, Position, Word};
+
+/// Locks; a panic elsewhere is that test's failure, and no reason for another here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
