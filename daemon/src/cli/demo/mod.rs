@@ -187,7 +187,9 @@ impl Outcome {
         };
         let recorded = match &self.recorded {
             Recorded::Compared(Heard::Wrong(why), _) => format!("NOT whole: {why}"),
-            Recorded::Compared(_, count) => format!("{count} frames of what the microphone heard, to the bit"),
+            Recorded::Compared(_, count) => {
+                format!("{count} frames of what the microphone heard, to the bit")
+            }
             Recorded::Frames(frames) if verdict::without_silence(frames).is_empty() => {
                 format!("{} frames of silence: no microphone, or a silent one", frames.len())
             }
@@ -207,7 +209,11 @@ impl Outcome {
             PERIOD as f64 * 1000.0 / f64::from(sound.rate)
         );
         if self.harm > 0 {
-            let _ = writeln!(text, "harm       {} things that would upset a guest's kernel; please report them", self.harm);
+            let _ = writeln!(
+                text,
+                "harm       {} things that would upset a guest's kernel; please report them",
+                self.harm
+            );
         }
         text.push_str(if self.is_whole() {
             "verdict    everything was heard\n"
