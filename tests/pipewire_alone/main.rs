@@ -1,4 +1,5 @@
 //! What a node of PipeWire's takes from the process, which no other test may use at the same time.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test from head to foot
 
 mod allocations;
 #[path = "../pipewire/guest.rs"]

@@ -1,7 +1,7 @@
 //! Rings as nodes of a PipeWire server.
 //!
 //! One thread owns everything of PipeWire's; the server object and the handles only post commands to it. The data
-//! thread, which PipeWire runs itself, calls [`process`] at every cycle.
+//! thread, which PipeWire runs itself, calls `process` at every cycle.
 
 mod activity;
 mod backoff;
