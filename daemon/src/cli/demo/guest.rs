@@ -73,9 +73,8 @@ impl Player {
     pub(super) fn start(pcm: PcmHandle, frames: Vec<Frame>) -> anyhow::Result<Self> {
         let pcm = Arc::new(pcm);
         let of_thread = Arc::clone(&pcm);
-        let thread = std::thread::Builder::new()
-            .name("aplay".to_owned())
-            .spawn(move || play(&of_thread, &frames))?;
+        let thread =
+            std::thread::Builder::new().name("aplay".to_owned()).spawn(move || play(&of_thread, &frames))?;
         Ok(Self { pcm, thread })
     }
 
