@@ -2,6 +2,7 @@
 # run.sh NAME CASE...|all: boots the lab under QEMU, runs these cases in Dom0 and leaves what they recorded in
 # target/xenlab/runs/NAME/out. Says nothing about whether it is what should have been heard: that is main.rs's part.
 #
+# VSND_LOG     what the daemon logs (default: info)
 # VSND_BRIDGE  the daemon to put into Dom0 (default: target/release/vsnd-bridge)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -29,6 +30,7 @@ for part in guest-old.vmlinuz guest-new.vmlinuz guest-old.img guest-new.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"
+echo "${VSND_LOG:-info}" >"$run/log-level"
 
 # TCG, QEMU's processor in software, is everywhere; KVM is not, and not every one of them runs a hypervisor.
 # Xen without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.

@@ -13,9 +13,9 @@ use crate::{Direction, PcmRing, Timing};
 
 /// A stream never has more buffers than this, so no callback can be asked to empty more.
 const MOST_BUFFERS: usize = 64;
-/// Cycles of silence after a stream began to run and before it consumes the ring: its links come to life one by one,
-/// and a frame that is handed over meanwhile might be heard by nobody.
-const WARM_UP: u32 = 2;
+/// Cycles of silence after a stream began to run and before it consumes the ring: should its links come to life one by
+/// one, a frame that is handed over meanwhile is heard by nobody.
+const WARM_UP: u32 = 1;
 
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
@@ -66,13 +66,16 @@ impl Process {
     /// One call of the data thread.
     pub(super) fn run(&mut self, stream: &Stream) {
         let Ok(time) = stream.time() else { return };
-        let new_cycle = self.clock.begin(Report::from(&time));
+        let begun = self.clock.begin(Report::from(&time));
         let interruptions = self.shared.interruptions.load(Ordering::Acquire);
         if interruptions != self.interruptions {
             self.interruptions = interruptions;
             self.warm_up = WARM_UP;
-        } else if new_cycle {
+        } else if let Begun::Cycle { missed } = begun {
             self.warm_up = self.warm_up.saturating_sub(1);
+            if missed && self.warm_up == 0 && self.ring.cursor().running {
+                self.ring.missed_cycle();
+            }
         }
         let quiet = self.warm_up > 0 || self.shared.released.load(Ordering::Acquire);
         match self.ring.direction() {
@@ -133,8 +136,10 @@ struct Report {
     held: i64,
     /// The way to the device (playback) or from it (capture), in ticks.
     delay: i64,
-    /// Nanoseconds per tick, as a fraction.
+    /// Seconds per tick, as a fraction.
     tick: (i64, i64),
+    /// The driver's position at `now`, in ticks.
+    ticks: u64,
 }
 
 impl From<&Time> for Report {
@@ -147,8 +152,21 @@ impl From<&Time> for Report {
             held: i64::try_from(held).ok().filter(|held| *held < 1 << 32).unwrap_or(0),
             delay: raw.delay,
             tick: (i64::from(raw.rate.num), i64::from(raw.rate.denom)),
+            ticks: raw.ticks,
         }
     }
+}
+
+/// What a call of the data thread is to its cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// The first of a cycle; `missed`: the driver's clock went further meanwhile than the cycle before lasted.
+    Cycle {
+        /// The graph ran without the node, or the node was too late for it.
+        missed: bool,
+    },
+    /// Another one of the same cycle.
+    Again,
 }
 
 /// Turns PipeWire's reports into positions of the ring.
@@ -178,15 +196,26 @@ impl CycleClock {
         Self { direction, rate: i64::from(rate), report: Report::default(), moved: 0, previous: 0 }
     }
 
-    /// A call with this report; whether it is the first of its cycle.
-    fn begin(&mut self, report: Report) -> bool {
+    /// A call with this report.
+    fn begin(&mut self, report: Report) -> Begun {
         if report.now == self.report.now {
-            return false;
+            return Begun::Again;
         }
+        let passed = report.ticks.wrapping_sub(self.report.ticks);
+        let missed = self.report.now != 0 && !self.moved_about(passed);
         self.report = report;
         self.previous = self.moved;
         self.moved = 0;
-        true
+        Begun::Cycle { missed }
+    }
+
+    /// Whether the frames of the present cycle are those of so many ticks, give or take what a resampler borrows.
+    fn moved_about(&self, ticks: u64) -> bool {
+        let (num, denom) = self.report.tick;
+        let frames = i64::try_from(ticks)
+            .ok()
+            .and_then(|ticks| ticks.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom));
+        frames.is_some_and(|frames| (frames - self.moved).abs() <= self.moved / 2)
     }
 
     fn moved(&mut self, frames: Frames) {
@@ -227,11 +256,11 @@ impl CycleClock {
 mod tests {
     use super::*;
 
-    const STARTED: Report = Report { now: 5_000, held: 0, delay: 0, tick: (1, 48_000) };
+    const STARTED: Report = Report { now: 5_000, held: 0, delay: 0, tick: (1, 48_000), ticks: 0 };
 
     fn clock(direction: Direction, rate: u32, report: Report) -> CycleClock {
         let mut clock = CycleClock::new(direction, rate);
-        assert!(clock.begin(report));
+        assert_eq!(clock.begin(report), Begun::Cycle { missed: false });
         clock
     }
 
@@ -249,10 +278,26 @@ mod tests {
         let mut clock = clock(Direction::Playback, 44_100, STARTED);
         let first = clock.timing(0, Frames(100)).unwrap();
         clock.moved(Frames(100));
-        assert!(!clock.begin(Report { held: 7, ..STARTED }));
+        assert_eq!(clock.begin(Report { held: 7, ..STARTED }), Begun::Again);
         let second = clock.timing(100, Frames(50)).unwrap();
         assert_eq!((first.heard, second.heard), (0, 0));
         assert_eq!((second.given, second.cycle), (Frames(150), Frames(150)));
+    }
+
+    #[test]
+    fn a_missed_cycle_shows_in_the_ticks() {
+        let mut clock = clock(Direction::Playback, 44_100, STARTED);
+        let mut cycle = |now, ticks, frames| {
+            let begun = clock.begin(Report { now, ticks, ..STARTED });
+            clock.moved(Frames(frames));
+            begun == Begun::Cycle { missed: true }
+        };
+        assert!(!cycle(5_000, 0, 984), "the first cycle fills the resampler");
+        assert!(!cycle(26_333, 1024, 941));
+        assert!(!cycle(47_666, 2048, 235), "a shorter cycle");
+        assert!(!cycle(52_999, 2304, 941));
+        assert!(cycle(95_666, 4352, 941));
+        assert!(!cycle(116_999, 5376, 941));
     }
 
     #[test]

@@ -42,6 +42,14 @@ impl Desk {
         Ok(Self::Private(server))
     }
 
+    /// What it is, for people.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Own => "yours",
+            Self::Private(_) => "a private one, not audible",
+        }
+    }
+
     /// The server's name for clients.
     pub(super) fn remote(&self) -> Option<String> {
         match self {

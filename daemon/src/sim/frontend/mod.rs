@@ -4,7 +4,12 @@
 //! [`Pcm`] is the pure part: no threads, time comes in from outside. [`PcmHandle`] is what an application in a guest
 //! has: it blocks, and underruns, in real time.
 
+mod card;
+mod config;
 mod core;
+mod driver;
+mod guest;
+mod handle;
 mod inbox;
 mod params;
 mod pcm;
@@ -12,7 +17,12 @@ mod position;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use card::SimCard;
+pub use config::{BadConfig, StreamConfig};
 pub use core::{Core, CoreCounts, Geometry, Hardware, PcmError, State, SwParams};
+pub use driver::{ANSWER_TIMEOUT, GuestDriver, RequestCounts};
+pub use guest::SimGuest;
+pub use handle::{Counters, PcmHandle};
 pub use inbox::{EventCounts, Harm, Inbox, Taken};
 pub use params::{Capabilities, HwParams};
 pub use pcm::{Driver, Pcm, Step, Transfer};

@@ -123,6 +123,10 @@ impl Tables {
         lock(&self.domains).get(&domain).map_or(0, |domain| domain.entries.len())
     }
 
+    fn memory(&self, domain: DomId) -> Option<Arc<OwnedFd>> {
+        Some(Arc::clone(&lock(&self.domains).get(&domain)?.memory))
+    }
+
     pub fn share(
         self: &Arc<Self>,
         domain: DomId,
@@ -151,7 +155,7 @@ impl Tables {
             pages.write(page * PAGE, &[0; PAGE]).map_err(io::Error::other)?;
         }
         let revoked = Mutex::default();
-        Ok(GrantedPages { tables: Arc::clone(self), domain, references, revoked, pages })
+        Ok(GrantedPages { tables: Arc::clone(self), domain, references, revoked, offsets, pages })
     }
 
     /// Gives up a grant. `false`: a backend still has it mapped, and the page stays out of use until it doesn't.
@@ -222,6 +226,7 @@ pub struct GrantedPages {
     references: Vec<GrantRef>,
     /// Indices whose grant is given up already, and whose reference may be another's by now.
     revoked: Mutex<BTreeSet<usize>>,
+    offsets: Vec<u64>,
     pages: Pages,
 }
 
@@ -229,6 +234,15 @@ impl GrantedPages {
     /// The memory, as the guest reads and writes it.
     pub fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    /// A second view of the same memory, for a ring that keeps its own.
+    ///
+    /// # Errors
+    /// The domain is gone, or what mmap says.
+    pub fn view(&self) -> io::Result<Pages> {
+        let memory = self.tables.memory(self.domain).ok_or(io::ErrorKind::NotFound)?;
+        Pages::scattered(memory.as_fd(), &self.offsets, Access::ReadWrite)
     }
 
     /// The references, one a page, in order.
