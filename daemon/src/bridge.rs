@@ -197,8 +197,12 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<Vec<DeviceId>, StoreE
     for frontend in children(store, backends)? {
         let Ok(domain) = frontend.parse() else { continue };
         for device in children(store, &format!("{backends}/{frontend}"))? {
-            if let Ok(device) = device.parse() {
-                cards.push(DeviceId { frontend: DomId(domain), device });
+            let Ok(number) = device.parse() else { continue };
+            // A directory without a state is one that the toolstack is still making, or already removing.
+            match store.read(&format!("{backends}/{frontend}/{device}/state")) {
+                Err(error @ StoreError::Disconnected(_)) => return Err(error),
+                Err(_) => (),
+                Ok(_) => cards.push(DeviceId { frontend: DomId(domain), device: number }),
             }
         }
     }

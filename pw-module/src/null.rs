@@ -7,8 +7,9 @@ use crate::units::{Frames, Nanos};
 use crate::{PcmRing, SampleFormat, Timing};
 
 /// How long a node may take to its first cycle after START before the clock takes the ring over: links and permissions
-/// take the session manager some time, and a sound that waits is better than one whose beginning is lost.
-const FIRST_CYCLE: Nanos = Nanos::from_millis(2_000);
+/// take the session manager some time, and a sound that waits is better than one whose beginning is lost. A guest waits
+/// for the answer to its START meanwhile, and gives up after 3 s.
+const FIRST_CYCLE: Nanos = Nanos::from_millis(1_500);
 /// How long a running node may miss its cycles. PipeWire's longest cycle is 8192/48000 s, which twice its length covers.
 const MISSED_CYCLES: Nanos = Nanos::from_millis(100);
 
@@ -92,14 +93,14 @@ mod tests {
         let ring = ring();
         ring.start();
         let mut clock = NullClock::new(Nanos(0), true);
-        assert!(!clock.drive(&ring, Nanos::from_millis(1_999)));
-        ring.play(Nanos::from_millis(1_999), &mut [0; 400]);
-        assert!(!clock.drive(&ring, Nanos::from_millis(2_098)));
-        assert!(clock.drive(&ring, Nanos::from_millis(2_100)));
-        assert!(clock.drive(&ring, Nanos::from_millis(2_110)));
+        assert!(!clock.drive(&ring, Nanos::from_millis(1_499)));
+        ring.play(Nanos::from_millis(1_499), &mut [0; 400]);
+        assert!(!clock.drive(&ring, Nanos::from_millis(1_598)));
+        assert!(clock.drive(&ring, Nanos::from_millis(1_600)));
+        assert!(clock.drive(&ring, Nanos::from_millis(1_610)));
         assert_eq!(ring.cursor().position, Frames(16 + 480), "a run's first cycle moves 16 frames");
-        ring.play(Nanos::from_millis(2_120), &mut [0; 400]);
-        assert!(!clock.drive(&ring, Nanos::from_millis(2_121)), "the node is back");
+        ring.play(Nanos::from_millis(1_620), &mut [0; 400]);
+        assert!(!clock.drive(&ring, Nanos::from_millis(1_621)), "the node is back");
         assert_eq!(ring.cursor().position, Frames(16 + 480 + 100));
     }
 

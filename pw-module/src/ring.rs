@@ -83,6 +83,7 @@ pub struct PcmRing {
     last_cycle: AtomicI64,
     starved: AtomicU64,
     underruns: AtomicU64,
+    missed_cycles: AtomicU64,
     timing: Snapshot,
 }
 
@@ -107,6 +108,7 @@ impl PcmRing {
             last_cycle: AtomicI64::new(i64::MIN),
             starved: AtomicU64::new(0),
             underruns: AtomicU64::new(0),
+            missed_cycles: AtomicU64::new(0),
             timing: Snapshot::default(),
         }
     }
@@ -144,6 +146,12 @@ impl PcmRing {
     /// How often playback ran out of written frames.
     pub fn underruns(&self) -> u64 {
         self.underruns.load(Ordering::Relaxed)
+    }
+
+    /// How often the server's graph ran without the node, or too late for it: an interruption that was heard (playback),
+    /// or a hole in the recording (capture).
+    pub fn missed_cycles(&self) -> u64 {
+        self.missed_cycles.load(Ordering::Relaxed)
     }
 
     /// When a node last served the ring; the lowest value before the first time.
@@ -362,6 +370,13 @@ impl PcmRing {
             }
             self.starved.fetch_add(missing.0, Ordering::Relaxed);
         }
+    }
+
+    /// The server's graph ran without the node.
+    ///
+    /// For a callback.
+    pub fn missed_cycle(&self) {
+        self.missed_cycles.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Publishes what the cycle says of the server's clock.

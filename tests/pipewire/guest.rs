@@ -1,11 +1,13 @@
-//! A ring with a known sound in it, and the server it is shown on.
+//! Rings with a known sound in them, and the server that they are shown on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vsnd_pw_module::pipewire::PipeWireServer;
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
+use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
 use vsnd_pw_module::{
     Client, Direction, Frames, Node, NodeEvent, NodeSpec, NodeState, Octets, Pages, PcmRing, Role,
     SampleFormat, ServerEvent, SoundServer, StreamFormat,
@@ -21,12 +23,19 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(options: Options) -> Self {
+    /// A server with cycles of 1024 frames, long enough for a busy machine to keep pace.
+    pub fn new() -> Self {
+        Self::with(Options { min_quantum: 1024, ..Options::default() })
+    }
+
+    pub fn with(options: Options) -> Self {
         let private = PrivateServer::start(options).unwrap();
         let (sender, events) = channel();
         let send = move |event| drop(sender.send(event));
         let server = PipeWireServer::start(send, Some(private.remote())).unwrap();
-        Self { private, server, events }
+        let desk = Self { private, server, events };
+        desk.connected();
+        desk
     }
 
     /// Waits for an event that `wanted` takes.
@@ -46,15 +55,30 @@ impl Desk {
         }
     }
 
+    /// Waits until the server answered; its version.
+    pub fn connected(&self) -> String {
+        self.event("connection", |event| match event {
+            ServerEvent::Connected(info) => {
+                assert_eq!(info.name, "PipeWire");
+                Some(info.version.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Waits until the node `name` has a state that `wanted` takes.
+    pub fn node<T>(&self, name: &str, mut wanted: impl FnMut(&NodeState) -> Option<T>) -> T {
+        self.event("state of the node", |event| match event {
+            ServerEvent::Node(NodeEvent { node, state, .. }) if node == name => wanted(state),
+            _ => None,
+        })
+    }
+
     /// Waits until the node `name` runs; its number.
     pub fn running(&self, name: &str) -> u32 {
-        self.event("running node", |event| match event {
-            ServerEvent::Node(NodeEvent { node, state: NodeState::Running { id }, .. }) if node == name => {
-                Some(*id)
-            }
-            ServerEvent::Node(NodeEvent { node, state: NodeState::Failed(text), .. }) if node == name => {
-                panic!("{name}: {text}")
-            }
+        self.node(name, |state| match state {
+            NodeState::Running { id } => Some(*id),
+            NodeState::Failed(text) => panic!("{name}: {text}"),
             _ => None,
         })
     }
@@ -62,16 +86,73 @@ impl Desk {
     pub fn open(&self, spec: &NodeSpec, ring: &Arc<PcmRing>) -> Box<dyn Node> {
         self.server.open(spec.clone(), Arc::clone(ring)).unwrap()
     }
+
+    /// What the graph holds now.
+    pub fn graph(&self) -> Vec<Object> {
+        survey(Some(&self.private.remote()), PATIENCE).unwrap()
+    }
+
+    /// Waits until `wanted` finds in the graph what it looks for.
+    pub fn in_graph<T>(&self, what: &str, wanted: impl Fn(&[Object]) -> Option<T>) -> T {
+        eventually(what, || wanted(&self.graph()))
+    }
+
+    /// What a tool prints about this server.
+    pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = self.private.command(program);
+        let output = command.args(arguments).env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the server's logs are kept in {}", self.private.keep().display());
+        }
+    }
+}
+
+/// Waits until `found` is.
+pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The graph ran without one of its nodes: the machine was too busy, and nothing can be said of what was heard.
+#[derive(Debug)]
+pub struct Busy(pub String);
+
+/// Makes attempts until the machine kept pace with one.
+pub fn keeping_pace(attempt: impl Fn() -> Result<(), Busy>) {
+    let mut busy = Vec::new();
+    for _ in 0..5 {
+        match attempt() {
+            Ok(()) => return,
+            Err(Busy(text)) => busy.push(text),
+        }
+    }
+    panic!("cycles were missed in every attempt, by the bridge or a machine too busy to tell: {busy:?}");
 }
 
 /// What a guest named `domain` asks for.
 pub fn spec(domain: &str, direction: Direction, format: StreamFormat) -> NodeSpec {
-    let way = if direction == Direction::Playback { "play" } else { "rec" };
+    let (way, media_name) = match direction {
+        Direction::Playback => ("play", "Speakers"),
+        Direction::Capture => ("rec", "Headset microphone"),
+    };
     NodeSpec {
         client: Client { name: domain.to_owned(), id: format!("id-of-{domain}"), domid: 7 },
         name: format!("vsnd.{domain}.0.0.{way}"),
         description: format!("{domain}: card 0"),
-        media_name: "Speakers".to_owned(),
+        media_name: media_name.to_owned(),
         restore_key: format!("key-of-{domain}-{way}"),
         role: Role::Stream,
         format,
@@ -80,7 +161,7 @@ pub fn spec(domain: &str, direction: Direction, format: StreamFormat) -> NodeSpe
     }
 }
 
-pub fn format(sample: SampleFormat) -> StreamFormat {
+pub fn stereo(sample: SampleFormat) -> StreamFormat {
     StreamFormat::new(sample, 2, 48_000).unwrap()
 }
 
@@ -89,17 +170,16 @@ pub fn ring(direction: Direction, format: StreamFormat, buffer: u64) -> Arc<PcmR
     Arc::new(PcmRing::new(direction, format, Frames(buffer), Pages::anonymous(len as usize).unwrap()))
 }
 
-/// Noise that names its place: sample `index` of a sound, as 24 bits of which the 8 lowest are zero for 16-bit formats.
-/// Never zero, so that silence can't be taken for it.
+/// Noise that names its place: sample `index` of a sound in 24 bits. Never so quiet that silence could be taken for it.
 pub fn noise(index: u64) -> i32 {
     let mut x = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let value = ((x >> 40) as i32) - 0x80_0000;
-    if value >> 8 == 0 { 0x12_3400 } else { value }
+    if value.abs() < 0x2_0000 { 0x12_3456 } else { value }
 }
 
-/// The noise as octets of a format.
+/// A sample of 24 bits as octets of a format.
 pub fn encode(sample: SampleFormat, value: i32) -> Vec<u8> {
     match sample {
         SampleFormat::S8 => vec![(value >> 16) as u8],
@@ -114,34 +194,71 @@ pub fn encode(sample: SampleFormat, value: i32) -> Vec<u8> {
         SampleFormat::F32Be => (value as f32 / 8_388_608.0).to_be_bytes().to_vec(),
         SampleFormat::F64Le => (f64::from(value) / 8_388_608.0).to_le_bytes().to_vec(),
         SampleFormat::F64Be => (f64::from(value) / 8_388_608.0).to_be_bytes().to_vec(),
+        SampleFormat::MuLaw | SampleFormat::ALaw => vec![loud(value)],
         other => panic!("no way to write {other:?}"),
     }
 }
 
-/// The noise as a sink hears it.
+/// A sample of 24 bits that went through a format, as a sink hears it.
 pub fn heard(sample: SampleFormat, value: i32) -> f32 {
-    let kept = match sample.octets() {
-        1 => value & !0xffff,
-        2 => value & !0xff,
-        _ => value,
+    let kept = match sample {
+        SampleFormat::MuLaw => return f32::from(mu_law(loud(value))) / 32_768.0,
+        SampleFormat::ALaw => return f32::from(a_law(loud(value))) / 32_768.0,
+        _ => match sample.octets() {
+            1 => value & !0xffff,
+            2 => value & !0xff,
+            _ => value,
+        },
     };
     kept as f32 / 8_388_608.0
 }
 
-/// Puts frames `from..to` of the noise into the ring as a guest would: copy, then WRITE.
+/// A code of A-law or mu-law in their upper segments.
+fn loud(value: i32) -> u8 {
+    (value >> 16) as u8 & 0xbf
+}
+
+/// G.711, from its tables.
+fn mu_law(octet: u8) -> i16 {
+    let octet = !octet;
+    let segment = (octet & 0x70) >> 4;
+    let magnitude = ((i16::from(octet & 0xf) << 3) + 0x84) << segment;
+    if octet & 0x80 != 0 { 0x84 - magnitude } else { magnitude - 0x84 }
+}
+
+/// G.711, from its tables.
+fn a_law(octet: u8) -> i16 {
+    let octet = octet ^ 0x55;
+    let segment = (octet & 0x70) >> 4;
+    let base = i16::from(octet & 0xf) << 4;
+    let magnitude = match segment {
+        0 => base + 8,
+        _ => (base + 0x108) << (segment - 1),
+    };
+    if octet & 0x80 != 0 { magnitude } else { -magnitude }
+}
+
+/// Puts the noise of frames `from..to` into the ring as a guest would: copy, then WRITE. Position `from` of the run lies
+/// at ring offset `from` modulo the buffer.
 pub fn write(ring: &PcmRing, from: u64, to: u64) {
-    let format = ring.format();
-    let channels = u64::from(format.channels());
+    let buffer = ring.buffer().0;
     let mut at = from;
     while at < to {
-        let offset = at % ring.buffer().0;
-        let end = to.min(at - offset + ring.buffer().0);
-        let data: Vec<u8> =
-            (at * channels..end * channels).flat_map(|index| encode(format.sample(), noise(index))).collect();
-        ring.write(format.octets(Frames(offset)), &data).unwrap();
-        ring.wrote(Frames(offset), Frames(end - at), ring.cursor().position);
+        let offset = at % buffer;
+        let end = to.min(at - offset + buffer);
+        put(ring, offset, at, end - at);
         at = end;
     }
+}
+
+/// Puts the `frames` frames of the noise from `first` into the ring at `offset`.
+pub fn put(ring: &PcmRing, offset: u64, first: u64, frames: u64) {
+    let format = ring.format();
+    let channels = u64::from(format.channels());
+    let indices = first * channels..(first + frames) * channels;
+    let data: Vec<u8> = indices.flat_map(|index| encode(format.sample(), noise(index))).collect();
+    ring.write(format.octets(Frames(offset)), &data).unwrap();
+    ring.wrote(Frames(offset), Frames(frames), ring.cursor().position);
 }
 
 /// The samples of frames `from..to` of the noise as a sink hears them.
@@ -152,14 +269,44 @@ pub fn expected(format: StreamFormat, from: u64, to: u64) -> Vec<f32> {
 
 /// Waits until the ring has been read or filled up to `position`.
 pub fn passed(ring: &PcmRing, position: u64) {
-    let deadline = Instant::now() + PATIENCE;
-    while ring.cursor().position.0 < position {
-        assert!(Instant::now() < deadline, "at {:?} after {PATIENCE:?}, not at {position}", ring.cursor());
-        std::thread::sleep(Duration::from_millis(1));
+    eventually("at the position", || (ring.cursor().position.0 >= position).then_some(()));
+}
+
+/// Reads the whole ring.
+pub fn contents(ring: &PcmRing) -> Vec<u8> {
+    let mut all = vec![0; ring.format().octets(ring.buffer()).0 as usize];
+    ring.read(Octets(0), &mut all).unwrap();
+    all
+}
+
+/// A guest that keeps its ring full of noise from frame 0 on, until it is dropped.
+pub struct Feeder {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feeder {
+    pub fn new(ring: &Arc<PcmRing>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopping, ring) = (Arc::clone(&stop), Arc::clone(ring));
+        let mut written = ring.buffer().0;
+        write(&ring, 0, written);
+        let thread = std::thread::spawn(move || {
+            while !stopping.load(Ordering::Relaxed) {
+                let end = ring.cursor().position.0 + ring.buffer().0;
+                write(&ring, written, end);
+                written = written.max(end);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        Self { stop, thread: Some(thread) }
     }
 }
 
-#[allow(dead_code)]
-pub fn octets(format: StreamFormat, frames: u64) -> Octets {
-    format.octets(Frames(frames))
+impl Drop for Feeder {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
 }

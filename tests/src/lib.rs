@@ -1,3 +1,4 @@
 //! Harness shared by the integration tests: headless servers, real xenstored, recordings.
 
 pub mod pipewire;
+pub mod xenstored;

@@ -12,9 +12,10 @@ use super::device::{DeviceContext, DeviceId};
 use super::names::{Domain, Place};
 use crate::config::DomainPolicy;
 use crate::sndif::{
-    BackRing, CardConfig, ConfigError, EventPage, Request, RingError, Transport, check_version, keys,
+    BackRing, CardConfig, ConfigError, EventPage, Request, Response, RingError, Transport, check_version,
+    keys,
 };
-use crate::stream::{EventWriter, PcmStream, StreamSetup};
+use crate::stream::{EventWriter, PcmStream, Signals, StreamSetup};
 use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort};
 
 /// Requests answered for one stream before the others have their turn: a ring holds no more.
@@ -71,6 +72,8 @@ struct Channel {
     positions: LocalPort,
     ring: BackRing,
     stream: PcmStream,
+    /// The answer to a START whose node is not called yet.
+    held: Option<Response>,
     /// The guest broke the ring's rules: its requests are no longer read.
     broken: bool,
 }
@@ -165,13 +168,13 @@ impl Channel {
         let ring = BackRing::attach(page(transport.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
         let event_page = EventPage::attach(page(transport.events)?).map_err(ChannelError::Page)?;
         let (requests, positions) = (bind(transport.ring_port)?, bind(transport.events_port)?);
-        let notify = {
-            let events = Arc::clone(events);
-            Box::new(move || events.notify(positions))
+        let (notifier, waker) = (Arc::clone(events), Arc::clone(events));
+        let signals = Signals {
+            positions: Box::new(move || notifier.notify(positions)),
+            settled: Box::new(move || waker.wake()),
         };
-        let writer = EventWriter::new(event_page);
-        let stream = PcmStream::new(context, setup, writer, notify);
-        Ok(Self { requests, positions, ring, stream, broken: false })
+        let stream = PcmStream::new(context, setup, EventWriter::new(event_page), signals);
+        Ok(Self { requests, positions, ring, stream, held: None, broken: false })
     }
 
     /// Answers what is in the ring, a ring's length at most. Returns whether more is waiting.
@@ -190,6 +193,13 @@ impl Channel {
 
     fn answer_some(&mut self, events: &dyn Events) -> Result<bool, RingError> {
         for _ in 0..REQUESTS_A_TURN {
+            if let Some(response) = self.held {
+                if self.stream.is_settling() {
+                    return Ok(false);
+                }
+                self.held = None;
+                self.respond(events, &response)?;
+            }
             let Some(packet) = self.ring.take()? else { return self.ring.final_check() };
             let response = match Request::parse(&packet) {
                 Ok(request) => self.stream.answer(&request),
@@ -198,11 +208,20 @@ impl Channel {
                     malformed.response()
                 }
             };
-            self.ring.respond(&response.encode())?;
-            // Always: a frontend that timed out may have left its wish for notifications behind.
-            events.notify(self.requests);
+            if self.stream.is_settling() {
+                self.held = Some(response);
+            } else {
+                self.respond(events, &response)?;
+            }
         }
         Ok(true)
+    }
+
+    fn respond(&mut self, events: &dyn Events, response: &Response) -> Result<(), RingError> {
+        self.ring.respond(&response.encode())?;
+        // Always: a frontend that timed out may have left its wish for notifications behind.
+        events.notify(self.requests);
+        Ok(())
     }
 }
 
@@ -230,6 +249,9 @@ fn serve(events: &dyn Events, channels: &mut [Channel], ended: &AtomicBool) {
                 error!("a guest's requests can't be waited for, its sound ends: {error}");
                 break;
             }
+            ports.extend(
+                channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests),
+            );
         } else {
             ports.append(&mut again);
         }

@@ -10,3 +10,4 @@ pub use clock::PositionClock;
 pub use events::EventWriter;
 pub use pacer::{Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};
+pub use voice::Signals;

@@ -11,7 +11,7 @@ use vsnd_pw_module::{
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
-use super::voice::Voice;
+use super::voice::{Signals, Voice};
 use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
@@ -104,12 +104,12 @@ impl Refusal {
 }
 
 impl PcmStream {
-    /// A closed stream that tells the guest its position by `events` and `notify`.
+    /// A closed stream that tells the guest its position by `events` and `signals`.
     pub fn new(
         context: &DeviceContext,
         mut setup: StreamSetup,
         events: EventWriter,
-        notify: Box<dyn Fn() + Send>,
+        signals: Signals,
     ) -> Self {
         let server = Arc::clone(&context.server);
         let carried =
@@ -121,10 +121,20 @@ impl PcmStream {
             grants: Arc::clone(&context.xen.grants),
             server,
             pacer: context.pacer.clone(),
-            voice: Arc::new(Mutex::new(Voice::new(events, notify))),
+            voice: Arc::new(Mutex::new(Voice::new(events, signals))),
             open: None,
             complaints: (Nanos(i64::MIN), 0),
         }
+    }
+
+    /// Whether the answer to a START is to be held back until the converter runs.
+    ///
+    /// The guest's kernel gives a stream as little as 100 ms from the answer to its first period before it fails the
+    /// application's write. A node that was just made may need longer until it is linked, so START is answered when its
+    /// first cycle has come, as it would be by hardware that takes time to start; after 1.5 s at the latest, when the clock
+    /// takes over.
+    pub fn is_settling(&self) -> bool {
+        lock(&self.voice).is_settling()
     }
 
     /// Answers one request, from memory: nothing here waits for a sound server.

@@ -11,14 +11,24 @@ use super::events::EventWriter;
 const CLOSEST_EVENTS: Nanos = Nanos(500_000);
 /// Between two events of one long period: a guest's pointer is only as fresh as the last event.
 const FRESH_POINTER: Nanos = Nanos::from_millis(10);
+/// A node that was called so lately will be called again: a START need not wait for it.
+const CALLED_LATELY: Nanos = Nanos::from_millis(100);
 /// How soon to look again when a position did not come when it was expected, or when the page is full.
 const RETRY: Nanos = Nanos(1_000_000);
 
 /// An OPEN stream's ring and position. Shared by the request thread, which starts and stops it, and the pacer.
 pub struct Voice {
     events: EventWriter,
-    notify: Box<dyn Fn() + Send>,
+    signals: Signals,
     open: Option<Open>,
+}
+
+/// Whom a voice calls, from the pacer's thread.
+pub struct Signals {
+    /// The guest, when there are new positions in its event page.
+    pub positions: Box<dyn Fn() + Send>,
+    /// The request thread, when a started converter has begun to run.
+    pub settled: Box<dyn Fn() + Send>,
 }
 
 struct Open {
@@ -26,6 +36,8 @@ struct Open {
     clock: PositionClock,
     null: NullClock,
     has_node: bool,
+    /// Started at this instant, and not yet called by the node since.
+    settling: Option<Nanos>,
     /// Zero: the guest asked for no events.
     period: Frames,
     /// The position that the guest was last told.
@@ -34,9 +46,9 @@ struct Open {
 }
 
 impl Voice {
-    /// A closed stream's voice, which tells the guest by `events` and `notify`.
-    pub fn new(events: EventWriter, notify: Box<dyn Fn() + Send>) -> Self {
-        Self { events, notify, open: None }
+    /// A closed stream's voice, which tells the guest by `events` and `signals`.
+    pub fn new(events: EventWriter, signals: Signals) -> Self {
+        Self { events, signals, open: None }
     }
 
     /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it.
@@ -44,7 +56,8 @@ impl Voice {
         self.events.opened();
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
         let null = NullClock::new(now, has_node);
-        self.open = Some(Open { ring, clock, null, has_node, period, told: Frames(0), paused: None });
+        self.open =
+            Some(Open { ring, clock, null, has_node, settling: None, period, told: Frames(0), paused: None });
     }
 
     /// CLOSE: the ring's memory is unmapped when this returns.
@@ -61,7 +74,7 @@ impl Voice {
         if open.ring.cursor().running {
             return;
         }
-        open.null = NullClock::new(now, open.has_node);
+        open.begin(now);
         open.paused = None;
         let rest = open.rest();
         if rest > Frames(0) {
@@ -81,6 +94,7 @@ impl Voice {
         }
         let stopped = open.ring.stop();
         open.paused = may_resume.then_some(stopped);
+        open.settling = None;
         let rest = open.rest();
         self.tell(rest);
     }
@@ -89,9 +103,14 @@ impl Voice {
     pub fn resume(&mut self, now: Nanos) -> bool {
         let Some(open) = &mut self.open else { return false };
         let Some(paused) = open.paused.take() else { return false };
-        open.null = NullClock::new(now, open.has_node);
+        open.begin(now);
         open.ring.resume(paused);
         true
+    }
+
+    /// Whether it was started and its node was not called since.
+    pub fn is_settling(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.settling.is_some())
     }
 
     /// WRITE: the guest has put `length` frames at ring offset `offset`.
@@ -111,7 +130,7 @@ impl Voice {
     /// The guest took events: room for what waits.
     pub fn flush(&mut self) {
         if self.events.flush() {
-            (self.notify)();
+            (self.signals.positions)();
         }
     }
 
@@ -122,6 +141,10 @@ impl Voice {
             return None;
         }
         let null_drives = open.null.drive(&open.ring, now);
+        if open.settling.is_some_and(|started| null_drives || open.ring.last_cycle() >= started) {
+            open.settling = None;
+            (self.signals.settled)();
+        }
         let timing = open.ring.timing();
         let position = open.clock.position(open.ring.cursor(), timing, now);
         let rate = open.ring.format().rate();
@@ -147,12 +170,19 @@ impl Voice {
         let Some(open) = &mut self.open else { return };
         open.told = position;
         if open.period > Frames(0) && self.events.send(open.ring.format().octets(position)) {
-            (self.notify)();
+            (self.signals.positions)();
         }
     }
 }
 
 impl Open {
+    /// A run begins at `now`.
+    fn begin(&mut self, now: Nanos) {
+        self.null = NullClock::new(now, self.has_node);
+        let is_called = self.ring.last_cycle() > now - CALLED_LATELY;
+        self.settling = (self.has_node && !is_called).then_some(now);
+    }
+
     /// The position of a ring at rest: a whole number of buffers.
     fn rest(&mut self) -> Frames {
         self.clock.position(self.ring.cursor(), None, Nanos(0))
@@ -198,7 +228,8 @@ mod tests {
             let format = StreamFormat::new(SampleFormat::S16Le, 2, RATE).unwrap();
             let pages = Pages::anonymous((buffer as usize * 4).next_multiple_of(4096)).unwrap();
             let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
-            let mut voice = Voice::new(writer, Box::new(|| ()));
+            let signals = Signals { positions: Box::new(|| ()), settled: Box::new(|| ()) };
+            let mut voice = Voice::new(writer, signals);
             voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
             let now = Nanos(0);
             Self { voice, ring, page, now, period, towards_period: 0, elapsed: 0, last: 0, events: 0 }
@@ -298,6 +329,26 @@ mod tests {
         assert_eq!(bench.voice.step(bench.now), None);
         bench.take_events();
         assert_eq!(bench.events, before);
+    }
+
+    #[test]
+    fn a_start_settles_with_the_first_cycle_or_with_the_clock() {
+        let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+        bench.voice.start(Nanos(0));
+        bench.voice.step(Nanos::from_millis(400)).unwrap();
+        assert!(bench.voice.is_settling(), "no cycle yet");
+        bench.now = Nanos::from_millis(401);
+        bench.run(2, 256);
+        assert!(!bench.voice.is_settling());
+        bench.voice.stop(false);
+        bench.voice.start(bench.now);
+        assert!(!bench.voice.is_settling(), "its node is called all the time");
+        bench.voice.stop(false);
+        let later = bench.now + Nanos::from_millis(5_000);
+        bench.voice.start(later);
+        assert!(bench.voice.is_settling());
+        bench.voice.step(later + Nanos::from_millis(1_600)).unwrap();
+        assert!(!bench.voice.is_settling(), "the clock took over");
     }
 
     #[test]

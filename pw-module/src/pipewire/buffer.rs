@@ -23,13 +23,15 @@ impl<'s> Buffer<'s> {
 
     /// The first plane, the only one of an interleaved format.
     fn data(&self) -> Option<NonNull<spa_data>> {
-        // SAFETY: between dequeue and queue the buffer is ours, and PipeWire keeps the structure valid.
-        let buffer = unsafe { NonNull::new(self.raw.as_ref().buffer)?.as_ref() };
+        // SAFETY: between dequeue and queue the buffer is ours, and PipeWire keeps the structures valid.
+        let buffer = NonNull::new(unsafe { self.raw.as_ref() }.buffer)?;
+        // SAFETY: as above.
+        let buffer = unsafe { buffer.as_ref() };
         if buffer.n_datas == 0 { None } else { NonNull::new(buffer.datas) }
     }
 
     /// Hands the octets for the frames that the cycle wants to `fill`, whole frames of `frame` octets, and marks them
-    /// as filled. An unusable buffer goes back empty.
+    /// as filled. An unusable buffer goes back as it came.
     pub(super) fn fill(self, frame: u32, fill: impl FnOnce(&mut [u8])) {
         let Some(mut data) = self.data() else { return };
         // SAFETY: the structure is valid and ours alone until the buffer is queued.

@@ -1,6 +1,5 @@
 //! One connection to the server, as the application that a mixer shows.
 
-use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use pipewire as pw;
@@ -9,6 +8,7 @@ use pw::core::{CoreRc, Listener, PW_ID_CORE};
 use pw::main_loop::MainLoopRc;
 use pw::properties::{PropertiesBox, properties};
 
+use super::remote::{ConnectError, Remote};
 use super::thread::Happening;
 
 /// The number of a connection; what an earlier one still says isn't about a later one.
@@ -23,23 +23,19 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects with the client properties `properties` to the server of the environment, or to `remote`: a name or an
-    /// absolute path of a socket. Whether the server answers is told to `queue`.
+    /// Connects with the client properties `properties`. Whether the server answers is told to `queue`.
     pub(super) fn new(
         main_loop: &MainLoopRc,
         key: ConnectionKey,
-        mut properties: PropertiesBox,
-        remote: Option<&str>,
+        properties: PropertiesBox,
+        remote: &Remote,
         queue: &Sender<Happening>,
-    ) -> Result<Self, pw::Error> {
+    ) -> Result<Self, ConnectError> {
         // The default configuration of clients leaves their data thread without real-time priority before PipeWire 1.2;
         // later versions take this name for the default.
         let context = properties! { "config.name" => "client-rt.conf" };
         let context = ContextRc::new(main_loop, Some(context))?;
-        if let Some(remote) = remote {
-            properties.insert("remote.name", remote);
-        }
-        let core = context.connect_rc(Some(properties))?;
+        let core = remote.connect(&context, properties)?;
         let (informed, failed) = (queue.clone(), queue.clone());
         let listener = core
             .add_listener_local()
@@ -58,9 +54,4 @@ impl Connection {
     pub(super) fn core(&self) -> &CoreRc {
         &self.core
     }
-}
-
-/// Whether `remote` is worth a try: connecting to a socket that isn't there would make PipeWire log each time.
-pub(super) fn may_exist(remote: Option<&str>) -> bool {
-    remote.is_none_or(|remote| !remote.starts_with('/') || Path::new(remote).exists())
 }

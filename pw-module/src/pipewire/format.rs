@@ -9,7 +9,8 @@ use spa::pod::{Object, Value};
 
 use crate::{SampleFormat, StreamFormat};
 
-/// PipeWire's name for a sample format; `None` for those that its converter doesn't take (unsigned ones but U8).
+/// PipeWire's name for a sample format; `None` for those that its converter doesn't take (unsigned ones but
+/// U8), or takes and plays as silence (64-bit floats of the other byte order, of which it swaps only half).
 pub(super) fn audio_format(format: SampleFormat) -> Option<AudioFormat> {
     Some(match format {
         SampleFormat::S8 => AudioFormat::S8,
@@ -23,10 +24,10 @@ pub(super) fn audio_format(format: SampleFormat) -> Option<AudioFormat> {
         SampleFormat::F32Le => AudioFormat::F32LE,
         SampleFormat::F32Be => AudioFormat::F32BE,
         SampleFormat::F64Le => AudioFormat::F64LE,
-        SampleFormat::F64Be => AudioFormat::F64BE,
         SampleFormat::MuLaw => AudioFormat::ULAW,
         SampleFormat::ALaw => AudioFormat::ALAW,
-        SampleFormat::U16Le
+        SampleFormat::F64Be
+        | SampleFormat::U16Le
         | SampleFormat::U16Be
         | SampleFormat::U24In32Le
         | SampleFormat::U24In32Be

@@ -1,7 +1,7 @@
 //! Rings as nodes of a PipeWire server.
 //!
 //! One thread owns everything of PipeWire's; the server object and the handles only post commands to it. The data
-//! thread, which PipeWire runs itself, calls [`process`] at every cycle.
+//! thread, which PipeWire runs itself, calls `process` at every cycle.
 
 mod activity;
 mod backoff;
@@ -13,8 +13,10 @@ mod node;
 pub mod private;
 mod process;
 mod properties;
+mod remote;
 mod survey;
 mod thread;
+mod version;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,7 @@ use pipewire as pw;
 use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
 use node::NodeKey;
 use process::Shared;
+pub use remote::ConnectError;
 pub use survey::{Object, SurveyError, survey};
 use thread::Command;
 
@@ -54,7 +57,8 @@ pub struct PipeWireServer {
 
 impl PipeWireServer {
     /// Starts the thread, which looks for the server and tells `events` what becomes of it and of the nodes. `remote` is
-    /// the server's name, or the absolute path of its socket; without it the environment and PipeWire's default decide.
+    /// the absolute path of the server's socket, or its name, which `PIPEWIRE_REMOTE` in the environment overrules;
+    /// without it the environment and PipeWire's default decide.
     ///
     /// # Errors
     /// When there are no resources for a thread or a loop. A server that isn't there is no error: it is waited for.
@@ -69,7 +73,7 @@ impl PipeWireServer {
             .spawn(move || match pw::main_loop::MainLoopRc::new(None) {
                 Ok(main_loop) => {
                     let _ = started.send(Ok(()));
-                    thread::run(main_loop, receiver, Box::new(events), remote);
+                    thread::run(main_loop, receiver, Box::new(events), remote.into());
                 }
                 Err(error) => {
                     let _ = started.send(Err(StartError::Loop(error)));

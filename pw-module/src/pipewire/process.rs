@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use pipewire::stream::{Stream, Time};
 
 use super::buffer::Buffer;
+use super::version;
 use crate::units::{Frames, Nanos, monotonic_now};
 use crate::{Direction, PcmRing, Timing};
 
 /// A stream never has more buffers than this, so no callback can be asked to empty more.
 const MOST_BUFFERS: usize = 64;
-/// Cycles of silence after a stream began to run and before it consumes the ring: its links come to life one by one,
-/// and a frame that is handed over meanwhile might be heard by nobody.
-const WARM_UP: u32 = 2;
+/// Cycles of silence after a stream began to run and before it consumes the ring: should its links come to life one by
+/// one, a frame that is handed over meanwhile is heard by nobody.
+const WARM_UP: u32 = 1;
+/// Cycles until a resampler is full and what it takes or gives agrees with the driver's clock.
+const SETTLED: u32 = 8;
 
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
@@ -52,29 +55,32 @@ pub(super) struct Process {
     shared: Arc<Shared>,
     clock: CycleClock,
     interruptions: u32,
-    /// Cycles that may not consume the ring yet, the present one included.
-    warm_up: u32,
+    /// Cycles since the stream began to run, the present one included.
+    cycles: u32,
 }
 
 impl Process {
     pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
         let interruptions = shared.interruptions.load(Ordering::Acquire);
         let clock = CycleClock::new(ring.direction(), ring.format().rate());
-        Self { ring, shared, clock, interruptions, warm_up: WARM_UP + 1 }
+        Self { ring, shared, clock, interruptions, cycles: 0 }
     }
 
     /// One call of the data thread.
     pub(super) fn run(&mut self, stream: &Stream) {
         let Ok(time) = stream.time() else { return };
-        let new_cycle = self.clock.begin(Report::from(&time));
+        let begun = self.clock.begin(Report::from(&time));
         let interruptions = self.shared.interruptions.load(Ordering::Acquire);
         if interruptions != self.interruptions {
             self.interruptions = interruptions;
-            self.warm_up = WARM_UP;
-        } else if new_cycle {
-            self.warm_up = self.warm_up.saturating_sub(1);
+            self.cycles = 1;
+        } else if let Begun::Cycle { missed } = begun {
+            self.cycles = self.cycles.saturating_add(1);
+            if missed && self.cycles > SETTLED && self.ring.cursor().running {
+                self.ring.missed_cycle();
+            }
         }
-        let quiet = self.warm_up > 0 || self.shared.released.load(Ordering::Acquire);
+        let quiet = self.cycles <= WARM_UP || self.shared.released.load(Ordering::Acquire);
         match self.ring.direction() {
             Direction::Playback => self.play(stream, quiet),
             Direction::Capture => self.capture(stream, quiet),
@@ -129,12 +135,14 @@ impl Process {
 struct Report {
     /// When the graph's driver woke up for this cycle, in nanoseconds of CLOCK_MONOTONIC.
     now: i64,
-    /// Frames between the stream and the converter or the resampler's output, in the stream's rate.
+    /// What waits in the stream or is held by the resampler, in frames.
     held: i64,
     /// The way to the device (playback) or from it (capture), in ticks.
     delay: i64,
-    /// Nanoseconds per tick, as a fraction.
+    /// Seconds per tick, as a fraction.
     tick: (i64, i64),
+    /// The driver's position at `now`, in ticks.
+    ticks: u64,
 }
 
 impl From<&Time> for Report {
@@ -147,8 +155,21 @@ impl From<&Time> for Report {
             held: i64::try_from(held).ok().filter(|held| *held < 1 << 32).unwrap_or(0),
             delay: raw.delay,
             tick: (i64::from(raw.rate.num), i64::from(raw.rate.denom)),
+            ticks: raw.ticks,
         }
     }
+}
+
+/// What a call of the data thread is to its cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begun {
+    /// The first of a cycle; `missed`: the driver's clock went further meanwhile than the cycle before lasted.
+    Cycle {
+        /// The graph ran without the node, or the node was too late for it.
+        missed: bool,
+    },
+    /// Another one of the same cycle.
+    Again,
 }
 
 /// Turns PipeWire's reports into positions of the ring.
@@ -171,22 +192,42 @@ struct CycleClock {
     moved: i64,
     /// Frames moved in the cycle before.
     previous: i64,
+    /// Whether the resampler counts what it holds in ticks and not in frames.
+    held_in_ticks: bool,
 }
+
+/// The first version whose resampler counts in frames of the stream on the way from the graph, too.
+const HELD_IN_FRAMES: (u32, u32, u32) = (1, 3, 82);
 
 impl CycleClock {
     fn new(direction: Direction, rate: u32) -> Self {
-        Self { direction, rate: i64::from(rate), report: Report::default(), moved: 0, previous: 0 }
+        Self {
+            direction,
+            rate: i64::from(rate),
+            report: Report::default(),
+            moved: 0,
+            previous: 0,
+            held_in_ticks: direction == Direction::Capture && version::library() < HELD_IN_FRAMES,
+        }
     }
 
-    /// A call with this report; whether it is the first of its cycle.
-    fn begin(&mut self, report: Report) -> bool {
+    /// A call with this report.
+    fn begin(&mut self, report: Report) -> Begun {
         if report.now == self.report.now {
-            return false;
+            return Begun::Again;
         }
+        let passed = report.ticks.wrapping_sub(self.report.ticks);
+        let missed = self.report.now != 0 && !self.moved_about(passed);
         self.report = report;
         self.previous = self.moved;
         self.moved = 0;
-        true
+        Begun::Cycle { missed }
+    }
+
+    /// Whether the frames of the present cycle are those of so many ticks, give or take what a resampler borrows.
+    fn moved_about(&self, ticks: u64) -> bool {
+        let frames = i64::try_from(ticks).ok().and_then(|ticks| self.frames(ticks));
+        frames.is_some_and(|frames| (frames - self.moved).abs() <= self.moved / 2)
     }
 
     fn moved(&mut self, frames: Frames) {
@@ -195,9 +236,18 @@ impl CycleClock {
 
     /// The way between stream and device in frames of the stream; `None` before the graph has told its rate.
     fn latency(&self) -> Option<i64> {
+        let Report { held, delay, .. } = self.report;
+        if self.held_in_ticks {
+            self.frames(held.checked_add(delay)?)
+        } else {
+            self.frames(delay)?.checked_add(held)
+        }
+    }
+
+    /// So many ticks in frames of the stream.
+    fn frames(&self, ticks: i64) -> Option<i64> {
         let (num, denom) = self.report.tick;
-        let delay = self.report.delay.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom)?;
-        self.report.held.checked_add(delay)
+        ticks.checked_mul(num)?.checked_mul(self.rate)?.checked_div(denom)
     }
 
     /// What a buffer of `frames` frames from position `first` says; `None` before the graph's clock is known.
@@ -227,11 +277,11 @@ impl CycleClock {
 mod tests {
     use super::*;
 
-    const STARTED: Report = Report { now: 5_000, held: 0, delay: 0, tick: (1, 48_000) };
+    const STARTED: Report = Report { now: 5_000, held: 0, delay: 0, tick: (1, 48_000), ticks: 0 };
 
     fn clock(direction: Direction, rate: u32, report: Report) -> CycleClock {
         let mut clock = CycleClock::new(direction, rate);
-        assert!(clock.begin(report));
+        assert_eq!(clock.begin(report), Begun::Cycle { missed: false });
         clock
     }
 
@@ -249,10 +299,26 @@ mod tests {
         let mut clock = clock(Direction::Playback, 44_100, STARTED);
         let first = clock.timing(0, Frames(100)).unwrap();
         clock.moved(Frames(100));
-        assert!(!clock.begin(Report { held: 7, ..STARTED }));
+        assert_eq!(clock.begin(Report { held: 7, ..STARTED }), Begun::Again);
         let second = clock.timing(100, Frames(50)).unwrap();
         assert_eq!((first.heard, second.heard), (0, 0));
         assert_eq!((second.given, second.cycle), (Frames(150), Frames(150)));
+    }
+
+    #[test]
+    fn a_missed_cycle_shows_in_the_ticks() {
+        let mut clock = clock(Direction::Playback, 44_100, STARTED);
+        let mut cycle = |now, ticks, frames| {
+            let begun = clock.begin(Report { now, ticks, ..STARTED });
+            clock.moved(Frames(frames));
+            begun == Begun::Cycle { missed: true }
+        };
+        assert!(!cycle(5_000, 0, 984), "the first cycle fills the resampler");
+        assert!(!cycle(26_333, 1024, 941));
+        assert!(!cycle(47_666, 2048, 235), "a shorter cycle");
+        assert!(!cycle(52_999, 2304, 941));
+        assert!(cycle(95_666, 4352, 941));
+        assert!(!cycle(116_999, 5376, 941));
     }
 
     #[test]

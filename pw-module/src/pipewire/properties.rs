@@ -51,7 +51,6 @@ pub(super) fn node(spec: &NodeSpec) -> PropertiesBox {
         // The key under which WirePlumber remembers volume and routing comes from here first.
         "application.id" => clean(&spec.restore_key),
         "application.name" => clean(&spec.client.name),
-        "module-stream-restore.id" => clean(&spec.restore_key),
         "xen.domid" => spec.client.domid.to_string(),
     };
     if spec.role == Role::Device {

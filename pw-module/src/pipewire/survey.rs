@@ -10,7 +10,9 @@ use pw::context::ContextRc;
 use pw::core::PW_ID_CORE;
 use pw::loop_::Timeout;
 use pw::main_loop::MainLoopRc;
-use pw::properties::properties;
+
+use super::properties;
+use super::remote::{ConnectError, Remote};
 
 /// An object of the graph as the registry announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +37,10 @@ impl Object {
 pub enum SurveyError {
     /// There is no server, or it refuses connections.
     #[error("can't connect to PipeWire")]
-    Connect(#[source] pw::Error),
+    Connect(#[from] ConnectError),
+    /// The library can't prepare or make a request.
+    #[error("can't ask PipeWire")]
+    Request(#[from] pw::Error),
     /// The connection broke.
     #[error("the connection to PipeWire broke: {0}")]
     Broken(String),
@@ -50,11 +55,11 @@ pub enum SurveyError {
 /// # Errors
 /// When the server can't be reached or doesn't answer in time.
 pub fn survey(remote: Option<&str>, patience: Duration) -> Result<Vec<Object>, SurveyError> {
-    let main_loop = MainLoopRc::new(None).map_err(SurveyError::Connect)?;
-    let context = ContextRc::new(&main_loop, None).map_err(SurveyError::Connect)?;
-    let properties = remote.map(|remote| properties! { "remote.name" => remote });
-    let core = context.connect_rc(properties).map_err(SurveyError::Connect)?;
-    let registry = core.get_registry_rc().map_err(SurveyError::Connect)?;
+    let main_loop = MainLoopRc::new(None)?;
+    let context = ContextRc::new(&main_loop, None)?;
+    let remote = Remote::from(remote.map(str::to_owned));
+    let core = remote.connect(&context, properties::watch())?;
+    let registry = core.get_registry_rc()?;
 
     let objects = Rc::new(RefCell::new(Vec::new()));
     let seen = Rc::clone(&objects);
@@ -80,7 +85,7 @@ pub fn survey(remote: Option<&str>, patience: Duration) -> Result<Vec<Object>, S
         .error(move |_, _, _, message| *failed.borrow_mut() = Some(message.to_owned()))
         .register();
     // Requests are answered in order: when this one is, everything was announced.
-    core.sync(0).map_err(|error| SurveyError::Connect(error))?;
+    core.sync(0)?;
 
     let deadline = Instant::now() + patience;
     while !done.get() {

@@ -14,17 +14,18 @@ use pw::main_loop::MainLoopRc;
 use pw::stream::StreamState;
 
 use super::backoff::Backoff;
-use super::connection::{Connection, ConnectionKey, may_exist};
+use super::connection::{Connection, ConnectionKey};
 use super::node::{Node, NodeKey, NodeName};
 use super::process::Shared;
 use super::properties;
+use super::remote::{ConnectError, Remote};
 use crate::units::{Nanos, monotonic_now};
 use crate::{Client, NodeEvent, NodeSpec, NodeState, PcmRing, ServerEvent, ServerInfo};
 
 /// How long a domain's connection stays after its last node: a guest that opens and closes in quick succession keeps it.
 const LINGER: Nanos = Nanos::from_millis(3_000);
-/// How often a server that isn't there is looked for.
-const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(5_000));
+/// How often a server that isn't there is looked for: it is to be found within a second of its return.
+const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(800));
 /// How long the last tails may take once the server object is dropped.
 const FAREWELL: Nanos = Nanos::from_millis(3_500);
 
@@ -63,7 +64,7 @@ struct Thread {
     main_loop: MainLoopRc,
     queue: Sender<Happening>,
     events: Events,
-    remote: Option<String>,
+    remote: Remote,
     /// The connection that watches the server while no guest plays.
     watch: Option<Connection>,
     /// Whether the server answered on it.
@@ -81,7 +82,7 @@ pub(super) fn run(
     main_loop: MainLoopRc,
     commands: pw::channel::Receiver<Command>,
     events: Events,
-    remote: Option<String>,
+    remote: Remote,
 ) {
     let (queue, happenings) = mpsc::channel();
     let forward = queue.clone();
@@ -210,15 +211,18 @@ impl Thread {
         }
     }
 
-    fn new_connection(&mut self, properties: pw::properties::PropertiesBox) -> Result<Connection, pw::Error> {
+    fn new_connection(
+        &mut self,
+        properties: pw::properties::PropertiesBox,
+    ) -> Result<Connection, ConnectError> {
         self.connections += 1;
         let key = ConnectionKey(self.connections);
-        Connection::new(&self.main_loop, key, properties, self.remote.as_deref(), &self.queue)
+        Connection::new(&self.main_loop, key, properties, &self.remote, &self.queue)
     }
 
     /// Looks for the server; that it answers arrives later.
     fn connect(&mut self, now: Nanos) {
-        if may_exist(self.remote.as_deref())
+        if self.remote.listens()
             && let Ok(watch) = self.new_connection(properties::watch())
         {
             self.watch = Some(watch);
@@ -262,7 +266,7 @@ impl Thread {
                 Some(node) => node.connect(key, &core, &self.queue).map_err(|error| describe(&error)),
                 None => return,
             },
-            Err(error) => Err(format!("can't connect to the server: {error}")),
+            Err(error) => Err(describe(&error)),
         };
         if let Err(text) = connected
             && let Some(node) = self.nodes.get_mut(&key)
@@ -275,7 +279,7 @@ impl Thread {
     }
 
     /// The core of the domain's connection, which is made when there is none.
-    fn client_core(&mut self, client: &Client) -> Result<pw::core::CoreRc, pw::Error> {
+    fn client_core(&mut self, client: &Client) -> Result<pw::core::CoreRc, ConnectError> {
         if let Some(known) = self.clients.get_mut(&client.id) {
             // A domain that was restarted meanwhile has a new number, and mixers should show it.
             if known.client == *client || known.idle_since.is_none() {

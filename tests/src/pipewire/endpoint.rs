@@ -20,6 +20,9 @@ use spa::utils::Direction;
 /// Room for what is recorded, so that the data thread needn't ask for memory: 60 s of stereo.
 const ROOM: usize = 60 * 48_000 * 2;
 
+/// What is quieter than this is silence; A-law has no zero.
+pub const SILENCE: f32 = 0.001;
+
 /// Cycles that an endpoint missed, because the machine was too busy: nothing can be said of that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -36,12 +39,38 @@ pub struct Sound {
     pub samples: Vec<f32>,
     /// How many of the samples were played.
     pub played: usize,
+    /// How many sounds began and ended in silence so far.
+    pub ended: usize,
     /// Missed cycles.
     pub gaps: Vec<Gap>,
     /// Why the endpoint stopped.
     pub error: Option<String>,
+    sounding: bool,
     cycles: u64,
     expected_ticks: Option<u64>,
+}
+
+impl Sound {
+    /// The stretches that aren't silent.
+    pub fn sounds(&self) -> Vec<&[f32]> {
+        let split = self.samples.split(|sample| sample.abs() < SILENCE);
+        split.filter(|sound| !sound.is_empty()).collect()
+    }
+
+    /// Whether the newest sample isn't silent.
+    pub fn sounding(&self) -> bool {
+        self.sounding
+    }
+
+    fn record(&mut self, samples: &[[u8; 4]]) {
+        for sample in samples {
+            let sample = f32::from_le_bytes(*sample);
+            let sounding = sample.abs() >= SILENCE;
+            self.ended += usize::from(self.sounding && !sounding);
+            self.sounding = sounding;
+            self.samples.push(sample);
+        }
+    }
 }
 
 /// A recorder or a player.
@@ -58,6 +87,7 @@ struct Plan {
     channels: u32,
     rate: u32,
     play: bool,
+    monitor: bool,
 }
 
 impl Endpoint {
@@ -67,7 +97,18 @@ impl Endpoint {
     /// When the server can't be reached or the recording doesn't start within 10 s.
     pub fn record_sink(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
         let (remote, target) = (remote.to_owned(), target.to_owned());
-        Self::start(Plan { remote, target, channels, rate, play: false }, Vec::with_capacity(ROOM))
+        let plan = Plan { remote, target, channels, rate, play: false, monitor: true };
+        Self::start(plan, Vec::with_capacity(ROOM))
+    }
+
+    /// Records from the source `target`; returns when the recording runs.
+    ///
+    /// # Errors
+    /// As for [`record_sink`](Self::record_sink).
+    pub fn record_source(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
+        let (remote, target) = (remote.to_owned(), target.to_owned());
+        let plan = Plan { remote, target, channels, rate, play: false, monitor: false };
+        Self::start(plan, Vec::with_capacity(ROOM))
     }
 
     /// Plays `samples` into the source `target`, silence before [`play`](Self::play) is called and after the last one.
@@ -76,7 +117,7 @@ impl Endpoint {
     /// When the server can't be reached or the playing doesn't start within 10 s.
     pub fn play_into(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
         let (remote, target) = (remote.to_owned(), target.to_owned());
-        Self::start(Plan { remote, target, channels, rate, play: true }, Vec::new())
+        Self::start(Plan { remote, target, channels, rate, play: true, monitor: false }, Vec::new())
     }
 
     fn start(plan: Plan, samples: Vec<f32>) -> Result<Self> {
@@ -102,7 +143,8 @@ impl Endpoint {
         sound.played = 0;
     }
 
-    /// Waits until `seen` finds in the sound what it looks for; `what` names it.
+    /// Waits until `seen` finds in the sound what it looks for; `what` names it. The data thread waits meanwhile, so
+    /// `seen` has to be quick.
     ///
     /// # Errors
     /// When it isn't there after `patience`, or the endpoint failed.
@@ -124,9 +166,11 @@ impl Endpoint {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 bail!(
-                    "not {what} after {patience:?}: {} samples, gaps {:?}",
+                    "not {what} after {patience:?}: {} samples, gaps {:?}; {} sounds, the last sample {:?}",
                     sound.samples.len(),
-                    sound.gaps
+                    sound.gaps,
+                    sound.ended,
+                    sound.samples.last()
                 );
             }
             sound = self.shared.1.wait_timeout(sound, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -170,7 +214,7 @@ fn run(plan: &Plan, shared: &Arc<(Mutex<Sound>, Condvar)>, quit: pw::channel::Re
         "state.restore-props" => "false",
         "state.restore-target" => "false",
     };
-    if !plan.play {
+    if plan.monitor {
         properties.insert("stream.capture.sink", "true");
     }
     let stream = StreamRc::new(core, name, properties)?;
@@ -239,7 +283,7 @@ fn cycle(stream: &Stream, sound: &mut Sound, play: bool, size: usize) -> Option<
     } else {
         let (offset, len) = (data.chunk().offset() as usize, data.chunk().size() as usize);
         let (samples, _) = data.data()?.get(offset..offset + len)?.as_chunks::<4>();
-        sound.samples.extend(samples.iter().map(|sample| f32::from_le_bytes(*sample)));
+        sound.record(samples);
         Some(len / size)
     }
 }

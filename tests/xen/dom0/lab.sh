@@ -27,7 +27,7 @@ as_user() (
     ulimit -r 95 -e 40 -l unlimited -c 0
     exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/ann USER=ann PATH="$PATH" LANG=C.UTF-8 \
         XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
-        ${VSND_LOG:+VSND_LOG="$VSND_LOG"} "$@"
+        VSND_LOG="$(cat "$LAB/log-level")" "$@"
 )
 
 # --- the sound server -------------------------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ need_guest() {
     xl domid "$name" >/dev/null 2>&1 && return
     if [[ ! -f /run/guest-$kernel.img ]]; then
         # the kernel unpacks one archive after the other
-        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -name '*.wav' -not -path '*/host/*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
+        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -not -path 'signals/host*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
     fi
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
@@ -191,6 +191,7 @@ hush() {
 run_case() {
     local case=$1 status
     say "case $case"
+    echo "--- $case" >>"$OUT/bridge.log"
     mkdir -p "$OUT/$case"
     (
         case_out=$OUT/$case script=$case kernel=new recorders=() recorded=()

@@ -18,9 +18,6 @@ use wire::Kind;
 /// How often a transaction is tried before its caller hears of the conflict.
 const TRIES: u32 = 100;
 
-/// How often a large directory is read anew because it changed between its parts.
-const DIRECTORY_TRIES: u32 = 100;
-
 /// The sockets of xenstored, where no environment names one.
 const SOCKETS: [&str; 2] = ["/run/xenstored/socket", "/var/run/xenstored/socket"];
 
@@ -87,31 +84,26 @@ impl Scope<'_> {
         self.connection.call(kind, self.transaction, parts)
     }
 
-    /// A directory too large for one message, in parts.
+    /// A directory too large for one message, in parts: within a transaction, which sees it as it stood at the first. A
+    /// directory that changes all the time could not be read otherwise.
     fn directory_in_parts(&self, path: &[u8]) -> Result<Vec<String>, StoreError> {
-        for _ in 0..DIRECTORY_TRIES {
-            if let Some(names) = self.directory_of_one_generation(path)? {
-                return Ok(names);
-            }
+        if self.transaction == 0 {
+            return Transaction::start(self.connection)?.scope.directory_in_parts(path);
         }
-        Err(StoreError::Other("a directory that never stops changing".into()))
-    }
-
-    /// All parts, or nothing if the directory changed between two of them.
-    fn directory_of_one_generation(&self, path: &[u8]) -> Result<Option<Vec<String>>, StoreError> {
         let mut names = Vec::new();
         let mut generation = None;
         let mut offset = 0;
         loop {
             let answer = self.call(Kind::DirectoryPart, &[path, format!("{offset}\0").as_bytes()])?;
             let part = wire::directory_part(&answer)?;
+            // Parts of different states don't fit together. Only our own change could be the reason.
             if *generation.get_or_insert_with(|| part.generation.clone()) != part.generation {
-                return Ok(None);
+                return Err(StoreError::Again);
             }
             offset += part.octets;
             names.extend(part.names);
             if part.last {
-                return Ok(Some(names));
+                return Ok(names);
             }
         }
     }
