@@ -29,7 +29,7 @@ pub struct Bridge {
     /// Connections of removed cards, until the instant.
     leaving: Vec<(DomId, Connection, Nanos)>,
     changes: Arc<Changes>,
-    _watches: [Box<dyn Watch>; 2],
+    _watches: (Box<dyn Watch>, Option<Box<dyn Watch>>),
 }
 
 /// What changed since the last turn. Bounded, however often watches fire.
@@ -66,12 +66,16 @@ impl Bridge {
             context.xen.store.watch(path, Box::new(move |_| changes.note(|seen| seen.cards = true)))
         };
         let cards = watch(&backends(&context))?;
-        let deaths = watch("@releaseDomain")?;
+        // A driver domain may not be told of deaths: the toolstack removes a dead domain's cards all the same.
+        let deaths = match watch("@releaseDomain") {
+            Err(error @ StoreError::Disconnected(_)) => return Err(error),
+            other => other.ok(),
+        };
         Ok(Self {
             devices: BTreeMap::new(),
             due: BTreeMap::new(),
             leaving: Vec::new(),
-            _watches: [cards, deaths],
+            _watches: (cards, deaths),
             context,
             config,
             changes,
@@ -197,8 +201,12 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<Vec<DeviceId>, StoreE
     for frontend in children(store, backends)? {
         let Ok(domain) = frontend.parse() else { continue };
         for device in children(store, &format!("{backends}/{frontend}"))? {
-            if let Ok(device) = device.parse() {
-                cards.push(DeviceId { frontend: DomId(domain), device });
+            let Ok(number) = device.parse() else { continue };
+            // A directory without a state is one that the toolstack is still making, or already removing.
+            match store.read(&format!("{backends}/{frontend}/{device}/state")) {
+                Err(error @ StoreError::Disconnected(_)) => return Err(error),
+                Err(_) => (),
+                Ok(_) => cards.push(DeviceId { frontend: DomId(domain), device: number }),
             }
         }
     }

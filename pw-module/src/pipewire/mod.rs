@@ -7,6 +7,7 @@ mod activity;
 mod backoff;
 mod buffer;
 mod connection;
+pub mod endpoint;
 mod format;
 mod node;
 pub mod private;

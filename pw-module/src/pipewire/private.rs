@@ -240,7 +240,7 @@ fn prepare(root: &Path, options: &Options) -> io::Result<()> {
          context.objects = [\n{}{}{}]\n",
         node(SINK, "Test sink", "Audio/Sink", 2000),
         node(SECOND_SINK, "Second sink", "Audio/Sink", 1000),
-        node(SOURCE, "Test source", "Audio/Source/Virtual", 1500),
+        node(SOURCE, "Test source", "Audio/Source/Virtual", 3000),
     );
     fs::write(root.join("config/pipewire/pipewire.conf.d/10-private.conf"), config)
 }

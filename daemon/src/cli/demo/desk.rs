@@ -1,14 +1,11 @@
 //! The desktop that the demo plays into: the user's own, or a private one. And the ears on it.
 
-use std::fs::File;
-use std::io::BufReader;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use rustix::process::{Pid, Signal, kill_process};
-use vsnd_bridge::sim::signal::{Frame, read_wav, write_wav};
+use vsnd_bridge::sim::signal::Frame;
+use vsnd_pw_module::pipewire::endpoint::{Ear, Mouth, Recording};
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer, SINK, SOURCE};
 use vsnd_pw_module::pipewire::survey;
 
@@ -26,7 +23,7 @@ pub(super) enum Desk {
     /// The user's own PipeWire.
     Own,
     /// One without hardware that ends with the demo.
-    Private(PrivateServer),
+    Private(Box<PrivateServer>),
 }
 
 impl Desk {
@@ -39,7 +36,7 @@ impl Desk {
         let server = PrivateServer::start(options).context(
             "a private PipeWire can't be started; sudo apt-get install pipewire pipewire-bin wireplumber dbus",
         )?;
-        Ok(Self::Private(server))
+        Ok(Self::Private(Box::new(server)))
     }
 
     /// What it is, for people.
@@ -71,7 +68,8 @@ impl Desk {
             let (from, to) = (format!("{from}:{output}_{channel}"), format!("{to}:input_{channel}"));
             let deadline = Instant::now() + PATIENCE;
             loop {
-                let linked = self.command("pw-link").args([&from, &to]).output().context("pw-link")?;
+                let linked = self.command("pw-link").args([&from, &to]).output();
+                let linked = linked.context("pw-link can't be started; sudo apt-get install pipewire-bin")?;
                 if linked.status.success() {
                     break;
                 }
@@ -91,95 +89,46 @@ fn has_sink() -> bool {
     objects.iter().any(|object| object.get("media.class") == Some("Audio/Sink"))
 }
 
-/// A program of PipeWire's that ends when it is dropped.
-struct Program(Child);
-
-impl Program {
-    fn start(command: &mut Command) -> anyhow::Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-            .spawn()
-            .map(Self)
-            .with_context(|| format!("{name} can't be started; sudo apt-get install pipewire-bin"))
-    }
-
-    /// Ends it as Ctrl-C would, and waits.
-    fn end(&mut self) {
-        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw)
-            && matches!(self.0.try_wait(), Ok(None))
-        {
-            let _ = kill_process(pid, Signal::INT);
-        }
-        let _ = self.0.wait();
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
 /// Records what a node gives.
-pub(super) struct Ear {
-    program: Program,
-    file: PathBuf,
-    _folder: tempfile::TempDir,
-}
+pub(super) struct Listener(Ear);
 
-impl Ear {
-    /// Records the sink of a private desktop: what its loudspeaker would play.
-    pub(super) fn on_sink(desk: &Desk, rate: u32) -> anyhow::Result<Self> {
-        Self::on(desk, rate, SINK, "monitor")
+impl Listener {
+    /// Listens to the sink of a private desktop: what its loudspeaker would play.
+    pub(super) fn on_sink(desk: &Desk, rate: u32, longest: Duration) -> anyhow::Result<Self> {
+        Self::on(desk, rate, longest, SINK, "monitor")
     }
 
-    /// Records one node: what it gives to whatever it is linked to.
-    pub(super) fn on_node(desk: &Desk, rate: u32, node: &str) -> anyhow::Result<Self> {
-        Self::on(desk, rate, node, "output")
+    /// Listens to one node: what it gives to whatever it is linked to.
+    pub(super) fn on_node(desk: &Desk, rate: u32, longest: Duration, node: &str) -> anyhow::Result<Self> {
+        Self::on(desk, rate, longest, node, "output")
     }
 
-    fn on(desk: &Desk, rate: u32, node: &str, ports: &str) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("no directory for a recording")?;
-        let file = folder.path().join("heard.wav");
-        let mut command = desk.command("pw-record");
-        command
-            .args(["-P", &format!("{{ node.name = {EAR} node.autoconnect = false }}")])
-            .args(["--format", "s16", "--channels", "2", "--rate", &rate.to_string()])
-            .arg(&file);
-        let ear = Self { program: Program::start(&mut command)?, file, _folder: folder };
+    fn on(desk: &Desk, rate: u32, longest: Duration, node: &str, ports: &str) -> anyhow::Result<Self> {
+        let frames = longest.as_secs_f64() * f64::from(rate);
+        let ear = Ear::new(desk.remote(), EAR, rate, frames as usize)?;
         desk.link(node, ports, EAR)?;
-        Ok(ear)
+        Ok(Self(ear))
     }
 
-    /// Everything that was recorded.
-    pub(super) fn finish(mut self) -> anyhow::Result<Vec<Frame>> {
-        self.program.end();
-        let file = File::open(&self.file).context("nothing was recorded")?;
-        let (_, frames) = read_wav(BufReader::new(file)).context("the recording can't be read")?;
-        Ok(frames)
+    /// Everything that was heard.
+    pub(super) fn finish(self) -> Recording {
+        self.0.finish()
     }
 }
 
 /// Speaks into the microphone of a private desktop until it is dropped.
-pub(super) struct Mouth {
-    _program: Program,
-    _folder: tempfile::TempDir,
+pub(super) struct Speaker {
+    _mouth: Mouth,
 }
 
-impl Mouth {
+impl Speaker {
     pub(super) fn say(desk: &Desk, rate: u32, frames: &[Frame]) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir().context("no directory for a sound")?;
-        let file = folder.path().join("said.wav");
         // Until both channels are linked nothing is said that could be heard by half.
         let mut said = vec![[0, 0]; rate as usize / 2];
         said.extend(frames);
-        write_wav(File::create(&file)?, rate, &said).context("a sound can't be written")?;
-        let mut command = desk.command("pw-play");
-        command.args(["-P", &format!("{{ node.name = {MOUTH} node.autoconnect = false }}")]).arg(&file);
-        let program = Program::start(&mut command)?;
+        let mouth = Mouth::new(desk.remote(), MOUTH, rate, said)?;
         desk.link(MOUTH, "output", SOURCE)?;
-        Ok(Self { _program: program, _folder: folder })
+        Ok(Self { _mouth: mouth })
     }
 }
 
@@ -193,13 +142,13 @@ mod tests {
     fn what_is_said_on_a_private_desk_is_heard_there() {
         let desk = Desk::choose(true, 48_000).unwrap();
         let said = TestSignal::new(3).frames(10 * 48_000);
-        let mouth = Mouth::say(&desk, 48_000, &said).unwrap();
-        let ear = Ear::on(&desk, 48_000, SOURCE, "capture").unwrap();
+        let speaker = Speaker::say(&desk, 48_000, &said).unwrap();
+        let ear = Listener::on(&desk, 48_000, Duration::from_secs(5), SOURCE, "capture").unwrap();
         std::thread::sleep(Duration::from_millis(1500));
-        drop(mouth);
-        let heard = ear.finish().unwrap();
-        let report = compare(&heard, &[said]).remove(0);
-        // A busy machine may cost the recorder a cycle, which is no fault of the desk's.
+        drop(speaker);
+        let heard = ear.finish();
+        let report = compare(&heard.frames, &[said]).remove(0);
+        // A busy machine may cost the speaker a cycle, which is no fault of the desk's.
         assert!(report.heard > 10_000 && report.corrupt == 0, "{report}");
     }
 }

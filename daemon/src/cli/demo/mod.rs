@@ -17,7 +17,7 @@ use vsnd_bridge::sim::{Card, Hypervisor};
 
 use super::DemoArgs;
 use daemon::Daemon;
-use desk::{Desk, Ear, Mouth};
+use desk::{Desk, Listener, Speaker};
 use guest::{Application, BUFFER, PERIOD, Player, Recorder};
 use sound::Sound;
 use verdict::{Heard, of_capture, of_playback};
@@ -27,6 +27,9 @@ const NAME: &str = "demo";
 const UUID: &str = "d0a5ed0b-51de-4d0b-8b1d-6e0df00dcafe";
 /// How long the guest goes on recording after the sound, so that nothing hangs on who is first.
 const AFTERWARDS: Duration = Duration::from_millis(300);
+
+/// How much longer than the sound everything takes at most.
+const SURROUNDINGS: Duration = Duration::from_secs(20);
 
 /// Plays, records, and tells what was heard.
 pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
@@ -45,6 +48,8 @@ pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 struct Outcome {
     /// What was heard; `None` where nobody could listen.
     heard: Option<Heard>,
+    /// Cycles of the graph that the listener itself missed.
+    missed: usize,
     recorded: Recorded,
     /// Ring ran empty, ring ran over.
     xruns: [u64; 2],
@@ -72,13 +77,15 @@ fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
         desk.describe(),
         daemon.server()?,
     ));
-    let microphone = TestSignal::new(2).frames(sound.frames.len() as u64 + 20 * u64::from(sound.rate));
-    let _mouth = match desk {
-        Desk::Private(_) => Some(Mouth::say(desk, sound.rate, &microphone)?),
+    let said = sound.frames.len() as u64 + SURROUNDINGS.as_secs() * u64::from(sound.rate);
+    let microphone = TestSignal::new(2).frames(said);
+    let _speaker = match desk {
+        Desk::Private(_) => Some(Speaker::say(desk, sound.rate, &microphone)?),
         Desk::Own => None,
     };
+    let longest = sound.length() + SURROUNDINGS;
     let ear = match desk {
-        Desk::Private(_) => Some(Ear::on_sink(desk, sound.rate)?),
+        Desk::Private(_) => Some(Listener::on_sink(desk, sound.rate, longest)?),
         Desk::Own => None,
     };
 
@@ -89,20 +96,22 @@ fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
     let ear = match ear {
         Some(ear) => Some(ear),
         // The user's own sinks may play other sounds too, so the node itself is listened to.
-        None => Ear::on_node(desk, sound.rate, &node)
+        None => Listener::on_node(desk, sound.rate, longest, &node)
             .map_err(|why| say(&format!("           nobody can listen: {why:#}\n")))
             .ok(),
     };
     let recorder = Recorder::start(capture)?;
-    let player = Player::start(playback, sound.frames.clone())?;
+    // Silence first: until the desktop has linked the node to all that listen, a sound is heard by half of them.
+    let mut frames = vec![[0, 0]; sound.rate as usize / 2];
+    frames.extend(&sound.frames);
+    let player = Player::start(playback, frames)?;
     let position = watch(&player, &recorder, &daemon, sound)?;
     let played = player.finish()?;
     std::thread::sleep(AFTERWARDS);
     let recording = recorder.finish()?;
-    let heard = match ear {
-        Some(ear) => Some(of_playback(&sound.frames, &ear.finish()?)),
-        None => None,
-    };
+    let heard = ear.map(Listener::finish);
+    let missed = heard.as_ref().map_or(0, |heard| heard.missed);
+    let heard = heard.map(|heard| of_playback(&sound.frames, &heard.frames));
     let recorded = match desk {
         Desk::Private(_) => {
             Recorded::Compared(of_capture(&microphone, &recording.frames), recording.frames.len())
@@ -111,7 +120,7 @@ fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
     };
     let harm = guest.harm();
     daemon.stop()?;
-    Ok(Outcome { heard, recorded, xruns: [played.xruns, recording.xruns], position, harm })
+    Ok(Outcome { heard, missed, recorded, xruns: [played.xruns, recording.xruns], position, harm })
 }
 
 fn card(rate: u32) -> anyhow::Result<Card> {
@@ -129,7 +138,7 @@ fn watch(player: &Player, recorder: &Recorder, daemon: &Daemon, sound: &Sound) -
     let live = stdout().is_terminal();
     let every = Duration::from_millis(if live { 100 } else { 1000 });
     let (mut first, mut range, mut shown) = (None, [f64::MAX, f64::MIN], Instant::now());
-    let total = sound.length().as_secs_f64();
+    let total = sound.length().as_secs_f64() + 0.5;
     while !player.is_done() {
         std::thread::sleep(Duration::from_millis(10));
         for node in daemon.new_nodes() {
@@ -204,10 +213,17 @@ impl Outcome {
             text,
             "heard      {heard}\n\
              recorded   {recorded}\n\
-             position   between {least:+.1} and {most:+.1} ms off the clock, in events every {:.0} ms or sooner\n\
+             position   between {least:+.1} and {most:+.1} ms off the clock, told every {:.0} ms or sooner\n\
              xruns      {empty} playing, {over} recording\n",
             PERIOD as f64 * 1000.0 / f64::from(sound.rate)
         );
+        if self.missed > 0 {
+            let _ = writeln!(
+                text,
+                "listener   missed {} cycles itself: this machine is too busy to tell what was heard then",
+                self.missed
+            );
+        }
         if self.harm > 0 {
             let _ = writeln!(
                 text,
