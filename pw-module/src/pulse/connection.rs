@@ -8,6 +8,7 @@ use libpulse_binding::context::{Context, FlagSet, State};
 use libpulse_binding::error::PAErr;
 use libpulse_binding::mainloop::standard::Mainloop;
 use libpulse_binding::proplist::Proplist;
+use libpulse_binding::proplist::properties::APPLICATION_NAME;
 
 use crate::ServerInfo;
 
@@ -50,7 +51,9 @@ impl Connection {
         server: Option<&str>,
     ) -> Result<Self, ConnectError> {
         let properties = properties.ok_or(ConnectError::Memory)?;
-        let context = Context::new_with_proplist(mainloop, "vsnd-bridge", &properties);
+        // libpulse makes this name the application's, whatever the properties say.
+        let name = properties.get_str(APPLICATION_NAME).unwrap_or_default();
+        let context = Context::new_with_proplist(mainloop, &name, &properties);
         let mut context = context.ok_or(ConnectError::Memory)?;
         // A server that isn't there is the desktop's to start, not ours.
         context.connect(server, FlagSet::NOAUTOSPAWN, None).map_err(ConnectError::Connect)?;
