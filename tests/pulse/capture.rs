@@ -5,13 +5,13 @@ use std::process::Stdio;
 
 use vsnd_pw_module::Direction;
 use vsnd_pw_module::pipewire::private::SOURCE;
-use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::pipewire::{Endpoint, PLAYER, Sound};
 use vsnd_tests::pulse::MICROPHONE;
 use vsnd_tests::rings::Busy;
 
 use crate::desk::{
     Desk, PATIENCE, Private, assert_heard, contents, eventually, expected, keeping_pace, passed, simple_ring,
-    spec,
+    sleep, spec,
 };
 
 const FRAMES: u64 = 24_000;
@@ -37,12 +37,20 @@ fn say(desk: &Desk, sound: &[f32]) -> Result<(), Busy> {
             Ok(())
         }
         Private::PipeWire(pipewire) => {
-            let player = Endpoint::play_into(&pipewire.remote(), SOURCE, 2, 48_000).unwrap();
+            let player = Endpoint::play_unlinked(&pipewire.remote(), 2, 48_000).unwrap();
+            for channel in ["FL", "FR"] {
+                let (from, to) = (format!("{PLAYER}:output_{channel}"), format!("{SOURCE}:input_{channel}"));
+                eventually("a link to the source", || {
+                    let linked = pipewire.command("pw-link").args([&from, &to]).output().unwrap();
+                    linked.status.success().then_some(())
+                });
+            }
+            player.runs().unwrap();
             player.play(sound.to_vec());
-            let all = |said: &vsnd_tests::pipewire::Sound| (said.played == sound.len()).then_some(());
+            let all = |said: &Sound| (said.played == sound.len()).then_some(());
             player.wait(PATIENCE, "the end of the sound", all).unwrap();
             // What was said last is on its way for a cycle.
-            crate::desk::sleep(100);
+            sleep(100);
             let said = player.finish();
             if said.gaps.is_empty() { Ok(()) } else { Err(Busy(format!("{:?}", said.gaps))) }
         }
@@ -71,7 +79,6 @@ fn every_frame_of_a_source_is_recorded() {
             if ring.missed_cycles() > 0 {
                 return Err(Busy(format!("the bridge was late {} times", ring.missed_cycles())));
             }
-            eprintln!("pulse {} outputs", desk.is_pulse());
             let first = recorded.iter().position(|sample| *sample != 0.0).expect("something recorded");
             let last = recorded.iter().rposition(|sample| *sample != 0.0).unwrap();
             assert_heard(&recorded[first..=last], &sound, "the recording");
