@@ -32,7 +32,7 @@ mkdir -p "$run/out/consoles"
 cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
 cp -rl "$lab/signals" "$run/"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
-for part in guest-old.vmlinuz guest-new.vmlinuz guest-old.img guest-new.img; do
+for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"
@@ -49,5 +49,5 @@ exec timeout -k 10 "${XENLAB_SECONDS:-900}" "${before_others[@]}" qemu-system-x8
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
     -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 loglvl=warning guest_loglvl=warning smap=0 smep=0" \
-    -initrd "$parts/dom0.vmlinuz console=hvc0 panic=-1 mitigations=off quiet,$parts/dom0.img" \
+    -initrd "$parts/dom0.vmlinux console=hvc0 panic=-1 mitigations=off quiet,$parts/dom0.img" \
     -virtfs "local,path=$run,mount_tag=share,security_model=none" </dev/null
