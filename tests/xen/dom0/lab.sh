@@ -12,13 +12,22 @@ die() {
     exit 1
 }
 
+# An input that never has anything and never ends: read -t on it is a sleep without a process, of which many would disturb the
+# sound on an emulated processor.
+mkfifo /run/silent
+exec {silent}<>/run/silent
+
+doze() {
+    read -r -t "$1" -u "$silent"
+}
+
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
     local ticks=$(($1 * 10))
     shift
     until "$@" >/dev/null 2>&1; do
         ((ticks-- > 0)) || return 1
-        sleep 0.1
+        doze 0.1
     done
 }
 
@@ -90,6 +99,7 @@ ramdisk = "/run/guest-$kernel.img"
 extra = "console=hvc0 quiet mitigations=off"
 memory = 192
 vcpus = 1
+cpus = "1"
 on_poweroff = "destroy"
 on_crash = "destroy"
 vif = ['script=$LAB/dom0/vif']
@@ -111,25 +121,45 @@ wait_for_card() {
     }
 }
 
-# gsh NAME COMMAND: runs COMMAND in the guest's shell, prints what it prints, returns its status. For at most GSH_SECONDS.
+# gsh NAME COMMAND: runs COMMAND in the guest's shell; prints what it prints, returns its status. Gives up after GSH_SECONDS. The
+# console's log is read as it grows.
 gsh() {
-    local log=$console_dir/guest-$1.log id tty number
+    local log=$console_dir/guest-$1.log id tty number line='' part running='' deadline=$((SECONDS + ${GSH_SECONDS:-60}))
     id=$(xl domid "$1") || return 1
     tty=$(xenstore-read "/local/domain/$id/console/tty") || return 1
     number=$(date +%s%N)
+    exec {console}<"$log"
     printf '%s %s\n' "$number" "$2" >"$tty"
-    wait_for "${GSH_SECONDS:-60}" grep -q "^@done $number [0-9]" "$log" || { say "$1 does not come to an end with: $2"; return 1; }
-    sed -n "/^@run $number/,/^@done $number/{/^@run $number/d; /^@done $number/d; s/\r\$//; p}" "$log"
-    return "$(sed -n "s/^@done $number \([0-9]*\).*/\1/p" "$log")"
+    while ((SECONDS < deadline)); do
+        # at the end of what there is, read has got a part of a line or nothing
+        if ! read -r -u "$console" part; then
+            line+=$part
+            doze 0.1
+            continue
+        fi
+        line+=$part
+        line=${line%$'\r'}
+        case $line in
+        "@run $number") running=1 ;;
+        "@done $number "*)
+            exec {console}<&-
+            return "${line##* }"
+            ;;
+        *) [[ -z $running ]] || printf '%s\n' "$line" ;;
+        esac
+        line=''
+    done
+    exec {console}<&-
+    say "$1 does not come to an end with: $2"
+    return 1
 }
 
 # pull NAME FILE TO: copies a file out of the guest, by the network: xenconsoled lets 150 messages a second pass.
 pull() {
     local id listener
     id=$(xl domid "$1") || return 1
-    # an input that does not end: nc would hang up when it does
-    [[ -p /run/silent ]] || mkfifo /run/silent
-    busybox nc -l -p 7777 <>/run/silent >"$3" &
+    # nc hangs up at the end of its input
+    busybox nc -l -p 7777 <&"$silent" >"$3" &
     listener=$!
     gsh "$1" "ifconfig eth0 10.77.$id.2 netmask 255.255.255.0 up && nc 10.77.$id.1 7777 <$2" && wait "$listener"
     kill "$listener" 2>/dev/null
@@ -167,7 +197,7 @@ record_sink() {
 
 stop_recording() {
     local name
-    sleep 1.5 # what parec has not yet written
+    doze 1.5 # what parec has not yet written
     kill "${recorders[@]}"
     wait "${recorders[@]}"
     for name in "${recorded[@]}"; do
