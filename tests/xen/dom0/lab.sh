@@ -18,7 +18,7 @@ mkfifo /run/silent
 exec {silent}<>/run/silent
 
 doze() {
-    read -r -t "$1" -u "$silent"
+    read -r -t "$1" -u "$silent" || true
 }
 
 # wait_for SECONDS COMMAND...: until it succeeds.
