@@ -23,7 +23,7 @@ UDEVDIR     := $(PREFIX)/lib/udev/rules.d
 SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
 DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
 
-SCRIPTS = .ci/run $(wildcard contrib/*.sh)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/xen/build.sh tests/xen/run.sh)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen lint install uninstall
 .DEFAULT_GOAL := help
@@ -66,7 +66,7 @@ lint: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
-	shellcheck $(SCRIPTS)
+	shellcheck -x -P tests/xen $(SCRIPTS)
 	contrib/verify-unit.sh
 
 target/release/vsnd-bridge:

@@ -29,7 +29,7 @@ pub struct Bridge {
     /// Connections of removed cards, until the instant.
     leaving: Vec<(DomId, Connection, Nanos)>,
     changes: Arc<Changes>,
-    _watches: [Box<dyn Watch>; 2],
+    _watches: (Box<dyn Watch>, Option<Box<dyn Watch>>),
 }
 
 /// What changed since the last turn. Bounded, however often watches fire.
@@ -66,12 +66,16 @@ impl Bridge {
             context.xen.store.watch(path, Box::new(move |_| changes.note(|seen| seen.cards = true)))
         };
         let cards = watch(&backends(&context))?;
-        let deaths = watch("@releaseDomain")?;
+        // A driver domain may not be told of deaths: the toolstack removes a dead domain's cards all the same.
+        let deaths = match watch("@releaseDomain") {
+            Err(error @ StoreError::Disconnected(_)) => return Err(error),
+            other => other.ok(),
+        };
         Ok(Self {
             devices: BTreeMap::new(),
             due: BTreeMap::new(),
             leaving: Vec::new(),
-            _watches: [cards, deaths],
+            _watches: (cards, deaths),
             context,
             config,
             changes,

@@ -13,7 +13,7 @@ use vsnd_pw_module::{
     SampleFormat, ServerEvent, SoundServer, StreamFormat,
 };
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A private server, and the bridge's side of it.
 pub struct Desk {

@@ -182,32 +182,29 @@ fn of_fifty_short_sounds_none_is_cut() {
 /// Six channels lie in ALSA's order in the ring, and come out where the sink has them.
 #[test]
 fn six_channels_sound_where_they_belong() {
+    const FRAMES: u64 = 4_000;
     // As most surround sinks have them; ALSA's order is FL FR RL RR FC LFE.
     const SINK_ORDER: [u64; 6] = [0, 1, 4, 5, 2, 3];
     let positions = "FL FR FC LFE RL RR".to_owned();
     let desk = Desk::with(Options { min_quantum: 1024, positions, ..Options::default() });
     let format = StreamFormat::new(SampleFormat::S16Le, 6, 48_000).unwrap();
-    let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 6, 48_000).unwrap();
-    let ring = ring(Direction::Playback, format, 4_000);
-    let node = desk.open(&spec("alpha", Direction::Playback, format), &ring);
-    write(&ring, 0, 4_000);
-    ring.start();
-    node.start();
-    recorder
-        .wait(PATIENCE, "the first frames", |recording| {
-            let frames = recording.samples.chunks_exact(6).filter(|frame| frame.iter().any(|s| *s != 0.0));
-            let heard: Vec<&[f32]> = frames.take(100).collect();
-            if heard.len() < 100 {
-                return None;
-            }
-            for (frame, heard) in (0..).zip(heard) {
-                let played = SINK_ORDER.map(|channel| noise(frame * 6 + channel));
-                let played = played.map(|value| self::heard(SampleFormat::S16Le, value));
-                assert_eq!(heard, played, "frame {frame}");
-            }
-            Some(())
-        })
-        .unwrap();
+    let spec = spec("alpha", Direction::Playback, format);
+    keeping_pace(|| {
+        let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 6, 48_000).unwrap();
+        let ring = ring(Direction::Playback, format, FRAMES);
+        let node = desk.open(&spec, &ring);
+        write(&ring, 0, FRAMES);
+        ring.start();
+        node.start();
+        recorder.wait(PATIENCE, "the whole sound", |recording| complete(recording, 1)).unwrap();
+        let recording = recorder.finish();
+        kept_pace(&recording, &[&ring])?;
+        let at_the_sink = |frame| SINK_ORDER.map(|channel| noise(frame * 6 + channel));
+        let sound: Vec<f32> =
+            (0..FRAMES).flat_map(at_the_sink).map(|value| heard(SampleFormat::S16Le, value)).collect();
+        assert_heard(&recording.sounds().concat(), &sound, "the sound");
+        Ok(())
+    });
 }
 
 /// A guest's playback as a microphone for the desktop.

@@ -53,7 +53,7 @@ fn positions_follow_the_clock() {
                 node.start();
                 // The lead-in and the filling of the resampler are over.
                 passed(&ring, u64::from(rate) / 20);
-                let snapshots = snapshots(&ring, Duration::from_secs(1));
+                let snapshots = snapshots(&ring, Duration::from_millis(600));
                 if ring.missed_cycles() > 0 {
                     return Err(Busy(format!("the bridge missed {} cycles", ring.missed_cycles())));
                 }

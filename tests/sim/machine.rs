@@ -82,10 +82,44 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        // Joining a bridge that panicked would end the process, and the first panic with it.
+        drop(self.end.take());
         if !std::thread::panicking() {
             self.end_bridge();
         }
     }
+}
+
+/// A wake-up later than this makes a guest's ring run dry without anyone's fault.
+const STALL: Duration = Duration::from_millis(10);
+
+/// Runs a test in real time, again if it failed while the machine itself stalled: what has no processor can't play.
+pub fn in_real_time(test: impl Fn()) {
+    const TRIES: usize = 10;
+    for _ in 1..TRIES {
+        let ended = AtomicBool::new(false);
+        let (passed, stall) = std::thread::scope(|scope| {
+            let meter = scope.spawn(|| {
+                let mut longest = Duration::ZERO;
+                while !ended.load(Ordering::Acquire) {
+                    let began = Instant::now();
+                    std::thread::sleep(Duration::from_millis(1));
+                    longest = longest.max(began.elapsed());
+                }
+                longest
+            });
+            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&test));
+            ended.store(true, Ordering::Release);
+            (passed, meter.join().unwrap())
+        });
+        match passed {
+            Ok(()) => return,
+            Err(panic) if stall < STALL => std::panic::resume_unwind(panic),
+            Err(_) => eprintln!("the machine stalled for {stall:?}; once more"),
+        }
+    }
+    // A machine that always stalls gets its failure.
+    test();
 }
 
 /// A guest that runs.

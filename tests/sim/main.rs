@@ -1,4 +1,5 @@
 //! The whole daemon on the simulated hypervisor, in front of it the model of Linux's driver in both its variants.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test that can't go on ends
 
 mod bus;
 mod machine;

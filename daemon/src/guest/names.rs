@@ -104,7 +104,7 @@ fn is_hidden(name: &str) -> bool {
     ["playback", "audio", "stream", "alsa", "pulse", "pipewire"].iter().any(|word| name.contains(word))
 }
 
-/// A text as it may be shown: one line, nothing that hides, reorders or controls, at most [`LONGEST`] characters.
+/// A text as it may be shown: one line, nothing that hides, reorders or controls, at most 64 characters.
 pub fn clean(text: &str) -> String {
     // Spaces at either end would make a name look like another's.
     let visible: String = text.chars().filter(|&c| is_shown(c)).take(LONGEST).collect();

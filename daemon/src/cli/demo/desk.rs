@@ -23,7 +23,7 @@ pub(super) enum Desk {
     /// The user's own PipeWire.
     Own,
     /// One without hardware that ends with the demo.
-    Private(PrivateServer),
+    Private(Box<PrivateServer>),
 }
 
 impl Desk {
@@ -36,7 +36,7 @@ impl Desk {
         let server = PrivateServer::start(options).context(
             "a private PipeWire can't be started; sudo apt-get install pipewire pipewire-bin wireplumber dbus",
         )?;
-        Ok(Self::Private(server))
+        Ok(Self::Private(Box::new(server)))
     }
 
     /// What it is, for people.

@@ -13,9 +13,9 @@ use vsnd_bridge::sndif::PcmFormat;
 use vsnd_bridge::xen::DomId;
 use vsnd_pw_module::{Direction, Frames};
 
-/// What the applications ask for, in frames: a usual period, eight of which fill the ring.
+/// What the applications ask for, in frames: a usual period, and a ring of half a second at 48 kHz, as aplay's own.
 pub(super) const PERIOD: u64 = 1024;
-pub(super) const BUFFER: u64 = 8 * PERIOD;
+pub(super) const BUFFER: u64 = 24 * PERIOD;
 
 /// How long a guest may take until its card is there.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -101,7 +101,10 @@ fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
             .ok(),
     };
     let recorder = Recorder::start(capture)?;
-    let player = Player::start(playback, sound.frames.clone())?;
+    // Silence first: until the desktop has linked the node to all that listen, a sound is heard by half of them.
+    let mut frames = vec![[0, 0]; sound.rate as usize / 2];
+    frames.extend(&sound.frames);
+    let player = Player::start(playback, frames)?;
     let position = watch(&player, &recorder, &daemon, sound)?;
     let played = player.finish()?;
     std::thread::sleep(AFTERWARDS);
@@ -135,7 +138,7 @@ fn watch(player: &Player, recorder: &Recorder, daemon: &Daemon, sound: &Sound) -
     let live = stdout().is_terminal();
     let every = Duration::from_millis(if live { 100 } else { 1000 });
     let (mut first, mut range, mut shown) = (None, [f64::MAX, f64::MIN], Instant::now());
-    let total = sound.length().as_secs_f64();
+    let total = sound.length().as_secs_f64() + 0.5;
     while !player.is_done() {
         std::thread::sleep(Duration::from_millis(10));
         for node in daemon.new_nodes() {
@@ -210,7 +213,7 @@ impl Outcome {
             text,
             "heard      {heard}\n\
              recorded   {recorded}\n\
-             position   between {least:+.1} and {most:+.1} ms off the clock, in events every {:.0} ms or sooner\n\
+             position   between {least:+.1} and {most:+.1} ms off the clock, told every {:.0} ms or sooner\n\
              xruns      {empty} playing, {over} recording\n",
             PERIOD as f64 * 1000.0 / f64::from(sound.rate)
         );

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vsnd_pw_module::{Direction, Nanos, Octets, monotonic_now};
@@ -44,6 +45,7 @@ pub(super) struct Stream {
     seen: Mutex<Option<Vec<Seen>>>,
     in_use: AtomicBool,
     ended: AtomicBool,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Stream {
@@ -75,11 +77,13 @@ impl Stream {
             seen: Mutex::new(None),
             in_use: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            thread: Mutex::new(None),
         });
         let interrupts = Arc::clone(&stream);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name(format!("sim-irq-{}", stream.config.path()))
             .spawn(move || interrupts.serve())?;
+        *lock(&stream.thread) = Some(thread);
         Ok(stream)
     }
 
@@ -115,6 +119,11 @@ impl Stream {
     fn end(&self) {
         self.ended.store(true, Ordering::Release);
         self.events.wake();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // A panic there has been told already.
+            let _ = thread.join();
+        }
     }
 
     fn harm(&self) -> Vec<Harm> {
@@ -141,6 +150,8 @@ pub(super) struct CardState {
     openers: Mutex<usize>,
     closed: Condvar,
     gone: AtomicBool,
+    /// What remains of the harm done, once the card is gone.
+    harm: Arc<Mutex<Vec<Harm>>>,
 }
 
 impl CardState {
@@ -163,7 +174,8 @@ impl CardState {
                 }
             }
         }
-        Ok(Self { streams, openers: Mutex::new(0), closed: Condvar::new(), gone: AtomicBool::new(false) })
+        let (openers, closed, gone) = (Mutex::new(0), Condvar::new(), AtomicBool::new(false));
+        Ok(Self { streams, openers, closed, gone, harm: Arc::default() })
     }
 
     /// Writes each stream's ring and ports.
@@ -172,7 +184,7 @@ impl CardState {
     }
 
     /// Takes the card from under its applications and waits until the last has closed it, as Linux does.
-    pub fn disconnect(&self, is_alive: impl Fn() -> bool) {
+    pub fn disconnect(&self, goes_on: impl Fn() -> bool) {
         self.gone.store(true, Ordering::Release);
         for stream in &self.streams {
             if stream.in_use.load(Ordering::Acquire) {
@@ -181,16 +193,21 @@ impl CardState {
             }
         }
         let mut openers = lock(&self.openers);
-        while *openers > 0 && is_alive() {
+        while *openers > 0 && goes_on() {
             openers = self.closed.wait_timeout(openers, LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(openers);
         self.end();
+        lock(&self.harm).extend(self.present_harm());
     }
 
-    /// Ends the interrupt threads.
+    /// Ends the interrupt threads, for good.
     pub fn end(&self) {
         self.streams.iter().for_each(|stream| stream.end());
+    }
+
+    fn present_harm(&self) -> Vec<Harm> {
+        self.streams.iter().flat_map(|stream| stream.harm()).collect()
     }
 
     /// An application has closed a stream.
@@ -204,13 +221,20 @@ impl CardState {
 /// A card that applications can open. It is this very card: after the backend was away there is another.
 #[derive(Clone)]
 pub struct SimCard {
-    pub(super) state: Arc<CardState>,
+    /// Held by the bus, and by who has a stream open: rings and ports go when the card does.
+    state: Weak<CardState>,
+    harm: Arc<Mutex<Vec<Harm>>>,
 }
 
 impl SimCard {
-    /// Its streams.
-    pub fn streams(&self) -> impl Iterator<Item = &StreamConfig> {
-        self.state.streams.iter().map(|stream| &stream.config)
+    pub(super) fn new(state: &Arc<CardState>) -> Self {
+        Self { state: Arc::downgrade(state), harm: Arc::clone(&state.harm) }
+    }
+
+    /// Its streams; none when the card is gone.
+    pub fn streams(&self) -> Vec<StreamConfig> {
+        let Some(state) = self.state.upgrade() else { return Vec::new() };
+        state.streams.iter().map(|stream| stream.config.clone()).collect()
     }
 
     /// Opens a free stream of PCM device `pcm` in this direction.
@@ -218,29 +242,33 @@ impl SimCard {
     /// # Errors
     /// [`PcmError::Busy`] when all are open, [`PcmError::Gone`] when the card is gone or has none.
     pub fn open(&self, pcm: usize, direction: Direction) -> Result<PcmHandle, PcmError> {
-        let mut openers = lock(&self.state.openers);
-        if self.state.gone.load(Ordering::Acquire) {
+        let state = self.state.upgrade().ok_or(PcmError::Gone)?;
+        let mut openers = lock(&state.openers);
+        if state.gone.load(Ordering::Acquire) {
             return Err(PcmError::Gone);
         }
         let fits = |stream: &&Arc<Stream>| stream.config.pcm == pcm && stream.config.direction == direction;
-        let mut fitting = self.state.streams.iter().filter(fits).peekable();
+        let mut fitting = state.streams.iter().filter(fits).peekable();
         fitting.peek().ok_or(PcmError::Gone)?;
         let take = |stream: &&Arc<Stream>| !stream.in_use.swap(true, Ordering::AcqRel);
         let stream = fitting.find(take).ok_or(PcmError::Busy)?;
         *openers += 1;
         drop(openers);
         lock(&stream.pcm).open();
-        Ok(PcmHandle::new(Arc::clone(&self.state), Arc::clone(stream)))
+        let stream = Arc::clone(stream);
+        Ok(PcmHandle::new(state, stream))
     }
 
     /// What the backend did so far that would harm a guest's kernel. Must be empty.
     pub fn harm(&self) -> Vec<Harm> {
-        self.state.streams.iter().flat_map(|stream| stream.harm()).collect()
+        let mut harm = lock(&self.harm).clone();
+        harm.extend(self.state.upgrade().iter().flat_map(|state| state.present_harm()));
+        harm
     }
 
     /// Whether the card is there.
     pub fn is_present(&self) -> bool {
-        !self.state.gone.load(Ordering::Acquire)
+        self.state.upgrade().is_some_and(|state| !state.gone.load(Ordering::Acquire))
     }
 
     /// Waits until the card is gone.

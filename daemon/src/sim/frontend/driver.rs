@@ -121,19 +121,20 @@ impl GuestDriver {
 }
 
 impl Channel {
-    /// Whatever lies in the ring; the answer to `id` if it is there.
+    /// The interrupt handler: takes whatever lies in the ring; the answer to `id` if it is there.
     fn collect(&mut self, id: Option<u16>) -> Option<Response> {
+        let mut found = None;
         loop {
             match self.ring.take_response() {
                 Ok(Some(packet)) => match Response::parse(&packet) {
-                    Ok(response) if Some(response.id) == id => return Some(response),
+                    Ok(response) if Some(response.id) == id => found = Some(response),
                     Ok(_) => self.counts.ignored += 1,
                     Err(error) => self.harm.push(Harm::Ring(error.to_string())),
                 },
-                Ok(None) => return None,
+                Ok(None) => return found,
                 Err(error) => {
                     self.harm.push(Harm::Ring(error.to_string()));
-                    return None;
+                    return found;
                 }
             }
         }
@@ -141,10 +142,18 @@ impl Channel {
 }
 
 impl Driver for GuestDriver {
+    fn open(&self) {
+        // While nobody had the stream open, the handler came and went without a look at the ring: what lies there stays
+        // until the next notification, and the wish for that one may be behind.
+        self.port.wait(Duration::ZERO);
+    }
+
     fn request(&self, operation: &Operation) -> Result<Response, PcmError> {
         let mut channel = lock(&self.channel);
-        // Answers that came too late were dropped by the interrupt handler when they came.
-        channel.collect(None);
+        if self.port.wait(Duration::ZERO) {
+            // Answers that came too late, dropped by the interrupt handler when they came.
+            channel.collect(None);
+        }
         let id = channel.next_id;
         channel.next_id = id.wrapping_add(1);
         channel.counts.sent += 1;
@@ -158,20 +167,30 @@ impl Driver for GuestDriver {
                 return Err(PcmError::NoAnswer);
             }
         }
-        loop {
-            if let Some(response) = channel.collect(Some(id)) {
-                let waited = Nanos(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX));
-                channel.counts.waited += waited;
-                channel.counts.longest = channel.counts.longest.max(waited);
-                channel.counts.refused += u64::from(response.status.is_err());
-                return Ok(response);
-            }
+        // Answers are looked for only when notified, as by an interrupt handler.
+        let answer = loop {
             let left = ANSWER_TIMEOUT.saturating_sub(began.elapsed());
             if left.is_zero() || !self.guest.is_alive() {
-                channel.counts.unanswered += 1;
-                return Err(PcmError::NoAnswer);
+                break None;
             }
-            self.port.wait(left);
+            if self.port.wait(left)
+                && let Some(answer) = channel.collect(Some(id))
+            {
+                break Some(answer);
+            }
+        };
+        let waited = Nanos(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX));
+        channel.counts.waited += waited;
+        channel.counts.longest = channel.counts.longest.max(waited);
+        match answer {
+            Some(response) => {
+                channel.counts.refused += u64::from(response.status.is_err());
+                Ok(response)
+            }
+            None => {
+                channel.counts.unanswered += 1;
+                Err(PcmError::NoAnswer)
+            }
         }
     }
 
@@ -201,6 +220,10 @@ impl Driver for GuestDriver {
 }
 
 impl<D: Driver> Driver for Arc<D> {
+    fn open(&self) {
+        (**self).open();
+    }
+
     fn request(&self, operation: &Operation) -> Result<Response, PcmError> {
         (**self).request(operation)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,6 +53,7 @@ pub struct SimGuest {
     guest: Guest,
     cards: Arc<Cards>,
     changes: Sender<Change>,
+    ended: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -71,6 +73,7 @@ impl SimGuest {
     pub fn boot_with(guest: &Guest, kernel: Kernel, word: Word) -> io::Result<Self> {
         let (changes, receiver) = channel();
         let cards = Arc::<Cards>::default();
+        let ended = Arc::<AtomicBool>::default();
         let sender = changes.clone();
         let devices = format!("/local/domain/{}/device/vsnd", guest.id());
         let sink = Box::new(move |_: &str| drop(sender.send(Change::Devices)));
@@ -83,12 +86,13 @@ impl SimGuest {
             cards: Arc::clone(&cards),
             changes: changes.clone(),
             known: BTreeMap::new(),
+            ended: Arc::clone(&ended),
             _watch: watch,
         };
         let thread = std::thread::Builder::new()
             .name("sim-xenwatch".to_owned())
             .spawn(move || xenwatch.run(&receiver))?;
-        Ok(Self { guest: guest.clone(), cards, changes, thread: Some(thread) })
+        Ok(Self { guest: guest.clone(), cards, changes, ended, thread: Some(thread) })
     }
 
     /// The domain.
@@ -118,6 +122,7 @@ impl SimGuest {
 
 impl Drop for SimGuest {
     fn drop(&mut self) {
+        self.ended.store(true, Ordering::Release);
         let _ = self.changes.send(Change::End);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -145,6 +150,7 @@ struct Xenwatch {
     cards: Arc<Cards>,
     changes: Sender<Change>,
     known: BTreeMap<u32, Known>,
+    ended: Arc<AtomicBool>,
     _watch: Box<dyn Watch>,
 }
 
@@ -237,7 +243,7 @@ impl Xenwatch {
                 }
             }
             BusState::Connected if known.state == BusState::Initialised => {
-                let card = known.card.as_ref().map(|state| SimCard { state: Arc::clone(state) });
+                let card = known.card.as_ref().map(SimCard::new);
                 self.switch(&mut known, BusState::Connected);
                 self.cards.set(device, card);
             }
@@ -253,7 +259,7 @@ impl Xenwatch {
     fn disconnect(&self, device: u32, known: &mut Known) {
         self.cards.set(device, None);
         if let Some(card) = known.card.take() {
-            card.disconnect(|| self.guest.is_alive());
+            card.disconnect(|| self.guest.is_alive() && !self.ended.load(Ordering::Acquire));
         }
     }
 
@@ -280,3 +286,7 @@ impl Xenwatch {
         self.disconnect(device, &mut known);
     }
 }
+
+#[cfg(test)]
+#[path = "guest_tests.rs"]
+mod tests;

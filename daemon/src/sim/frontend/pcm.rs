@@ -17,6 +17,9 @@ use crate::xen::GrantRef;
 
 /// What the driver does with Xen.
 pub trait Driver {
+    /// An application opens the stream.
+    fn open(&self) {}
+
     /// Sends a request and waits for its answer.
     ///
     /// # Errors
@@ -149,6 +152,7 @@ impl<D: Driver> Pcm<D> {
     /// open(2): sends nothing.
     pub fn open(&mut self) {
         self.core = Core::new(self.core.direction(), self.word);
+        self.driver.open();
         self.clear();
         lock(&self.inbox).open();
     }

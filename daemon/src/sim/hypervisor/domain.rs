@@ -113,6 +113,7 @@ impl Hypervisor {
         if lock(alive).remove(&guest.id()) {
             channels.destroy(guest.id());
             tables.destroy(guest.id());
+            guest.domain.interrupts.wake();
             store.announce("@releaseDomain");
         }
     }

@@ -57,6 +57,13 @@ impl Interrupts {
             line.change(|state| state.paused = pause);
         }
     }
+
+    /// Wakes everything that waits in the guest, for it is dead.
+    pub fn wake(&self) {
+        for line in lock(&self.lines).0.iter().filter_map(Weak::upgrade) {
+            line.change(|state| state.woken = true);
+        }
+    }
 }
 
 struct Channel {

@@ -51,7 +51,7 @@ impl Unusable {
             io::ErrorKind::NotFound if !xen => Problem::NoXen,
             io::ErrorKind::NotFound => Problem::Missing,
             io::ErrorKind::PermissionDenied => Problem::Denied,
-            io::ErrorKind::ConnectionRefused => Problem::NobodyListens,
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut => Problem::NobodyListens,
             _ => Problem::Other(error.to_string()),
         };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -185,13 +185,14 @@ mod tests {
 
     #[test]
     fn every_lack_has_its_remedy() {
-        use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+        use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied, TimedOut};
         let device = |kind, xen| text("/dev/xen/gntdev", kind, false, xen);
         assert_eq!(device(NotFound, true), "/dev/xen/gntdev: not there: modprobe xen-gntdev");
         assert!(device(NotFound, false).contains("doesn't run on Xen"));
         assert!(device(PermissionDenied, true).contains("permission denied: add yourself to the group vsnd"));
         assert!(text("/dev/xen/xenbus", NotFound, false, true).ends_with("start xenstored"));
         assert!(text("/run/xenstored/socket", ConnectionRefused, true, true).ends_with("start xenstored"));
+        assert!(text("/run/xenstored/socket", TimedOut, true, true).ends_with("start xenstored"));
         assert!(text("/run/xenstored/socket", PermissionDenied, true, true).contains("/dev/xen/xenbus"));
     }
 

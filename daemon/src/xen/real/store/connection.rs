@@ -12,10 +12,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tracing::debug;
 
 use super::watches::Watches;
@@ -105,9 +106,9 @@ impl Connection {
     /// Through xenstored's socket.
     ///
     /// # Errors
-    /// What connecting says.
+    /// What connecting says; TimedOut if nobody takes the connection for [`PATIENCE`].
     pub(super) fn socket(path: &Path) -> io::Result<Self> {
-        Self::over(Transport::Socket(UnixStream::connect(path)?))
+        Self::over(Transport::Socket(connect(path)?))
     }
 
     /// Through the kernel's device.
@@ -204,6 +205,27 @@ impl Drop for Connection {
         let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
         self.shared.watches.close();
     }
+}
+
+/// Connects without waiting for ever: xenstored lets one connection wait until it is accepted, and one that hangs accepts
+/// none.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let address = SocketAddrUnix::new(path)?;
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(errno) = rustix::net::connect(&socket, &address) {
+        if errno != Errno::AGAIN {
+            return Err(errno.into());
+        }
+        if Instant::now() > deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let socket = UnixStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }
 
 fn token_octets(token: u64) -> String {
@@ -375,4 +397,26 @@ fn refusal(error: &io::Error) -> StoreError {
 pub(super) fn transaction_id(answer: &[u8]) -> Option<u32> {
     let digits = answer.strip_suffix(&[0]).unwrap_or(answer);
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_gets_an_id_that_is_neither_in_use_nor_for_unanswered_ones() {
+        let (to, _answer) = mpsc::sync_channel(1);
+        let mut requests = Requests { last_id: u32::MAX - 1, ..Requests::default() };
+        requests.waiting.insert(1, Waiter { kind: Kind::Read, answer: None });
+        let mut enter = || requests.enter(Kind::Read, to.clone());
+        assert_eq!((enter(), enter()), (Ok(u32::MAX), Ok(2)));
+    }
+
+    #[test]
+    fn what_the_device_refuses_by_its_write_is_told_as_xenstore_would() {
+        let refused = |errno: Errno| refusal(&errno.into());
+        assert_eq!(refused(Errno::NOENT), StoreError::NotFound);
+        assert_eq!(refused(Errno::ACCESS), StoreError::Denied);
+        assert!(matches!(refused(Errno::INVAL), StoreError::Other(_)));
+    }
 }
