@@ -85,8 +85,7 @@ impl PositionClock {
         let Some(timing) = timing else { return now + FIRST_CYCLE_POLL };
         let left = signed(target).saturating_sub(timing.heard).saturating_sub(self.needed_offset(timing));
         // A frame is reached at its end, and durations are cut to whole nanoseconds.
-        let extrapolated =
-            timing.at + Frames(left.max(0).unsigned_abs()).duration(self.rate) + Nanos(1);
+        let extrapolated = timing.at + Frames(left.max(0).unsigned_abs()).duration(self.rate) + Nanos(1);
         if target <= timing.given {
             return extrapolated;
         }

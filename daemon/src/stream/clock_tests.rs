@@ -57,7 +57,11 @@ fn a_microphone_is_told_a_cycle_late_and_evenly() {
     let timing = snapshot(0, 356, 256, 128);
     assert_eq!(clock.position(running(256), timing, Nanos(0)), Frames(128));
     assert_eq!(clock.position(running(256), timing, Nanos::from_millis(1)), Frames(128 + 48));
-    assert_eq!(clock.position(running(256), timing, Nanos::from_millis(1_000)), Frames(256), "a READ's limit");
+    assert_eq!(
+        clock.position(running(256), timing, Nanos::from_millis(1_000)),
+        Frames(256),
+        "a READ's limit"
+    );
     assert_eq!(clock.offset(), -228);
 }
 
@@ -86,7 +90,11 @@ fn a_stop_moves_to_the_whole_buffer_and_a_new_run_finds_its_own_distance() {
     let stopped = Cursor { running: false, fresh: false, position: Frames(4_800) };
     assert_eq!(clock.position(stopped, None, Nanos(6_000_000)), Frames(4_800));
     assert_eq!(clock.offset(), 0);
-    assert_eq!(clock.position(running(4_800), None, Nanos(7_000_000)), Frames(4_800), "before the first cycle");
+    assert_eq!(
+        clock.position(running(4_800), None, Nanos(7_000_000)),
+        Frames(4_800),
+        "before the first cycle"
+    );
 }
 
 #[test]
@@ -141,9 +149,8 @@ struct Cycle {
 fn cycle() -> impl Strategy<Value = Cycle> {
     let frames = prop::sample::select(vec![64u64, 256, 480, 1_024, 2_048]);
     let moved = prop::option::weighted(0.02, 0i64..4_800);
-    (frames, 0i64..300_000, 0i64..2_000_000, -JITTER..=JITTER, moved).prop_map(
-        |(frames, wake, publish, jitter, moved)| Cycle { frames, wake, publish, jitter, moved },
-    )
+    (frames, 0i64..300_000, 0i64..2_000_000, -JITTER..=JITTER, moved)
+        .prop_map(|(frames, wake, publish, jitter, moved)| Cycle { frames, wake, publish, jitter, moved })
 }
 
 /// Frames that a snapshot may be wrong by.
