@@ -2,7 +2,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
-# Further arguments of the demo: make demo ARGS="--play song.wav"
+# Further arguments of the demo and the benchmark: make demo ARGS="--play song.wav"
 ARGS    ?=
 
 CARGO   ?= cargo
@@ -14,6 +14,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libs
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
 TEST_PACKAGES  := libxen-dev pulseaudio-utils
 LINT_PACKAGES  := shellcheck
+# The letters in the plots.
+BENCH_PACKAGES := fonts-dejavu-core
 # The Xen lab keeps its own list.
 LAB_PACKAGES   := $(shell sed 's/\#.*//' tests/xen/packages 2>/dev/null)
 
@@ -25,7 +27,7 @@ DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
 
 SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/xen/build.sh tests/xen/run.sh)
 
-.PHONY: help deps deps-demo build demo test test-fast test-xen lint install uninstall
+.PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing lint install uninstall
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +35,7 @@ help:
 	@echo '                 ARGS="--play song.wav" plays a file'
 	@echo 'make test        every test: unit, property, headless PipeWire, and real guests on real Xen under emulation'
 	@echo 'make test-fast   the same without real Xen'
+	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 13 minutes; for less ARGS="--long 60"'
 	@echo 'make build       target/release/vsnd-bridge'
 	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit'
 	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
@@ -40,7 +43,7 @@ help:
 	@echo 'make uninstall'
 
 deps:
-	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(LINT_PACKAGES) $(LAB_PACKAGES)
+	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES) $(TEST_PACKAGES) $(LINT_PACKAGES) $(BENCH_PACKAGES) $(LAB_PACKAGES)
 
 deps-demo:
 	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES)
@@ -61,6 +64,11 @@ test-fast: deps
 test-xen: deps test-fast
 	$(CARGO) build --locked --release -p vsnd-bridge
 	CI=1 $(CARGO) test --locked -p vsnd-tests --test xen
+
+# Prints tables; target/bench gets timing.json and the plots of docs/timing.md.
+bench-timing: deps-demo
+	@contrib/deps.sh $(BENCH_PACKAGES)
+	$(CARGO) bench --locked -p vsnd-tests --bench timing -- $(ARGS)
 
 lint: deps
 	$(CARGO) fmt --all --check

@@ -12,14 +12,24 @@ use crate::{PcmRing, SampleFormat, Timing};
 const FIRST_CYCLE: Nanos = Nanos::from_millis(1_500);
 /// How long a running node may miss its cycles. PipeWire's longest cycle is 8192/48000 s, which twice its length covers.
 const MISSED_CYCLES: Nanos = Nanos::from_millis(100);
+/// A clock that nobody called for so long was not running.
+const STOOD_STILL: Nanos = Nanos::from_millis(200);
 
 /// The reader of a ring that no node serves: playback is consumed unheard, capture is silence, the position runs on.
 #[derive(Debug)]
 pub struct NullClock {
     started: Nanos,
     patience: Nanos,
+    driving: Option<Driving>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Driving {
     /// Since when, and from which position, this clock drives the ring.
-    driving: Option<(Nanos, Frames)>,
+    since: Nanos,
+    from: Frames,
+    /// When it was last called.
+    called: Nanos,
 }
 
 impl NullClock {
@@ -43,8 +53,11 @@ impl NullClock {
         if !cursor.running {
             return false;
         }
-        let (since, from) = *self.driving.get_or_insert((now, cursor.position));
-        let target = from + (now - since).frames(ring.format().rate());
+        // A machine that stood still, or slept, plays nothing meanwhile: a guest can't follow a jump of a whole ring.
+        let driving = self.driving.filter(|driving| now - driving.called < STOOD_STILL);
+        let driving = driving.unwrap_or(Driving { since: now, from: cursor.position, called: now });
+        self.driving = Some(Driving { called: now, ..driving });
+        let target = driving.from + (now - driving.since).frames(ring.format().rate());
         if target > cursor.position {
             ring.pass_unheard(target - cursor.position);
         }
@@ -102,6 +115,18 @@ mod tests {
         ring.play(Nanos::from_millis(1_620), &mut [0; 400]);
         assert!(!clock.drive(&ring, Nanos::from_millis(1_621)), "the node is back");
         assert_eq!(ring.cursor().position, Frames(16 + 480 + 100));
+    }
+
+    #[test]
+    fn a_machine_that_slept_plays_nothing_meanwhile() {
+        let ring = ring();
+        ring.start();
+        let mut clock = NullClock::new(Nanos(0), false);
+        for millis in [0, 10, 10_000, 10_010] {
+            assert!(clock.drive(&ring, Nanos::from_millis(millis)));
+        }
+        assert_eq!(ring.cursor().position, Frames(960));
+        assert_eq!(ring.timing().map(|timing| timing.given), Some(Frames(960)));
     }
 
     #[test]

@@ -72,7 +72,7 @@ struct Channel {
     positions: LocalPort,
     ring: BackRing,
     stream: PcmStream,
-    /// The answer to a START whose node is not called yet.
+    /// The answer to a request that can't be answered yet; later requests of the stream wait behind it.
     held: Option<Response>,
     /// The guest broke the ring's rules: its requests are no longer read.
     broken: bool,
@@ -171,7 +171,7 @@ impl Channel {
         let (notifier, waker) = (Arc::clone(events), Arc::clone(events));
         let signals = Signals {
             positions: Box::new(move || notifier.notify(positions)),
-            settled: Box::new(move || waker.wake()),
+            answer: Box::new(move || waker.wake()),
         };
         let stream = PcmStream::new(context, setup, EventWriter::new(event_page), signals);
         Ok(Self { requests, positions, ring, stream, held: None, broken: false })
@@ -194,7 +194,7 @@ impl Channel {
     fn answer_some(&mut self, events: &dyn Events) -> Result<bool, RingError> {
         for _ in 0..REQUESTS_A_TURN {
             if let Some(response) = self.held {
-                if self.stream.is_settling() {
+                if self.stream.holds_answer() {
                     return Ok(false);
                 }
                 self.held = None;
@@ -208,7 +208,7 @@ impl Channel {
                     malformed.response()
                 }
             };
-            if self.stream.is_settling() {
+            if self.stream.holds_answer() {
                 self.held = Some(response);
             } else {
                 self.respond(events, &response)?;

@@ -8,6 +8,6 @@ mod voice;
 
 pub use clock::PositionClock;
 pub use events::EventWriter;
-pub use pacer::{Pacer, lock};
+pub use pacer::{Cadence, Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};
 pub use voice::Signals;

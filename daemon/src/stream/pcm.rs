@@ -11,7 +11,7 @@ use vsnd_pw_module::{
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
-use super::voice::{Signals, Voice};
+use super::voice::{Signals, TooLong, Voice};
 use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
@@ -89,6 +89,8 @@ enum Refusal {
     Direction(&'static str),
     #[error("{0} of {1} from {2} is not a whole number of frames inside the buffer")]
     Span(&'static str, Octets, Octets),
+    #[error("READ of {0}")]
+    TooLong(#[from] TooLong),
     #[error("RESUME without PAUSE")]
     NotPaused,
 }
@@ -97,6 +99,7 @@ impl Refusal {
     fn errno(&self) -> Errno {
         match self {
             Self::NotOpen(_) => Errno::Io,
+            Self::TooLong(_) => Errno::TimedOut,
             Self::Open(OpenError::Limits(refusal)) => refusal.errno(),
             _ => Errno::Invalid,
         }
@@ -121,20 +124,23 @@ impl PcmStream {
             grants: Arc::clone(&context.xen.grants),
             server,
             pacer: context.pacer.clone(),
-            voice: Arc::new(Mutex::new(Voice::new(events, signals))),
+            voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
             open: None,
             complaints: (Nanos(i64::MIN), 0),
         }
     }
 
-    /// Whether the answer to a START is to be held back until the converter runs.
+    /// Whether the answer to the last request is to be held back.
     ///
-    /// The guest's kernel gives a stream as little as 100 ms from the answer to its first period before it fails the
-    /// application's write. A node that was just made may need longer until it is linked, so START is answered when its
-    /// first cycle has come, as it would be by hardware that takes time to start; after 1.5 s at the latest, when the clock
-    /// takes over.
-    pub fn is_settling(&self) -> bool {
-        lock(&self.voice).is_settling()
+    /// START: until the converter runs. The guest's kernel gives a stream as little as 100 ms from the answer to its first
+    /// period before it fails the application's write. A node that was just made may need longer until it is linked, so
+    /// START is answered when its first cycle has come, as it would be by hardware that takes time to start; after 1.5 s at
+    /// the latest, when the clock takes over.
+    ///
+    /// READ and WRITE of a guest that asked for no events: until the converter has come so far, as nothing else paces it;
+    /// for 2.5 s at the latest.
+    pub fn holds_answer(&self) -> bool {
+        lock(&self.voice).holds_answer()
     }
 
     /// Answers one request, from memory: nothing here waits for a sound server.
@@ -268,14 +274,27 @@ impl PcmStream {
         if self.setup.direction != Direction::Playback {
             return Err(Refusal::Direction(name));
         }
-        lock(&self.voice).wrote(offset, length);
+        lock(&self.voice).wrote(offset, length, monotonic_now());
+        self.pace_answer();
         Ok(())
     }
 
     /// The captured frames lie in the ring before the guest is told of them: READ only confirms.
     fn read(&mut self, name: &'static str, span: Span) -> Result<(), Refusal> {
-        self.span(name, span)?;
-        if self.setup.direction == Direction::Capture { Ok(()) } else { Err(Refusal::Direction(name)) }
+        let (offset, length) = self.span(name, span)?;
+        if self.setup.direction != Direction::Capture {
+            return Err(Refusal::Direction(name));
+        }
+        lock(&self.voice).read(offset, length, monotonic_now())?;
+        self.pace_answer();
+        Ok(())
+    }
+
+    /// The pacer is to know of an answer that waits: it may be due before the next thing it knew of.
+    fn pace_answer(&self) {
+        if self.holds_answer() {
+            self.pacer.add(&self.voice);
+        }
     }
 
     fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {

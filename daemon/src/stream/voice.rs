@@ -6,20 +6,22 @@ use vsnd_pw_module::{Frames, Nanos, NullClock, PcmRing, Stopped};
 
 use super::clock::PositionClock;
 use super::events::EventWriter;
+use super::pacer::Cadence;
 
-/// How often a guest is told at most, however short its periods: a limit on its own interrupts and on our wake-ups.
-const CLOSEST_EVENTS: Nanos = Nanos(500_000);
-/// Between two events of one long period: a guest's pointer is only as fresh as the last event.
-const FRESH_POINTER: Nanos = Nanos::from_millis(10);
 /// A node that was called so lately will be called again: a START need not wait for it.
 const CALLED_LATELY: Nanos = Nanos::from_millis(100);
 /// How soon to look again when a position did not come when it was expected, or when the page is full.
 const RETRY: Nanos = Nanos(1_000_000);
+/// How long after its time a server's cycle has usually moved the ring.
+const CYCLE_LATENESS: Nanos = Nanos(300_000);
+/// The longest that an answer is held back: a guest gives up after 3 s.
+pub(super) const LONGEST_WAIT: Nanos = Nanos::from_millis(2_500);
 
 /// An OPEN stream's ring and position. Shared by the request thread, which starts and stops it, and the pacer.
 pub struct Voice {
     events: EventWriter,
     signals: Signals,
+    cadence: Cadence,
     open: Option<Open>,
 }
 
@@ -27,8 +29,18 @@ pub struct Voice {
 pub struct Signals {
     /// The guest, when there are new positions in its event page.
     pub positions: Box<dyn Fn() + Send>,
-    /// The request thread, when a started converter has begun to run.
-    pub settled: Box<dyn Fn() + Send>,
+    /// The request thread, when an answer need not be held back any more.
+    pub answer: Box<dyn Fn() + Send>,
+}
+
+/// What the guest's last request has to wait for before it is answered.
+#[derive(Clone, Copy, Debug)]
+enum Awaited {
+    /// The first cycle of a converter that was started at this instant.
+    Cycle(Nanos),
+    /// A guest without events reckons by its answers: until the converter has come to this position, at the latest at this
+    /// instant.
+    Position(Frames, Nanos),
 }
 
 struct Open {
@@ -36,19 +48,25 @@ struct Open {
     clock: PositionClock,
     null: NullClock,
     has_node: bool,
-    /// Started at this instant, and not yet called by the node since.
-    settling: Option<Nanos>,
+    awaited: Option<Awaited>,
     /// Zero: the guest asked for no events.
     period: Frames,
     /// The position that the guest was last told.
     told: Frames,
+    /// The position up to which the guest has read (capture without events).
+    read: Frames,
     paused: Option<Stopped>,
 }
 
+/// A READ of more than can be captured before the guest gives up waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("more than can be captured in {} ms", LONGEST_WAIT.0 / 1_000_000)]
+pub struct TooLong;
+
 impl Voice {
-    /// A closed stream's voice, which tells the guest by `events` and `signals`.
-    pub fn new(events: EventWriter, signals: Signals) -> Self {
-        Self { events, signals, open: None }
+    /// A closed stream's voice, which tells the guest by `events` and `signals`, so often.
+    pub fn new(events: EventWriter, signals: Signals, cadence: Cadence) -> Self {
+        Self { events, signals, cadence, open: None }
     }
 
     /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it.
@@ -56,8 +74,17 @@ impl Voice {
         self.events.opened();
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
         let null = NullClock::new(now, has_node);
-        self.open =
-            Some(Open { ring, clock, null, has_node, settling: None, period, told: Frames(0), paused: None });
+        self.open = Some(Open {
+            ring,
+            clock,
+            null,
+            has_node,
+            awaited: None,
+            period,
+            told: Frames(0),
+            read: Frames(0),
+            paused: None,
+        });
     }
 
     /// CLOSE: the ring's memory is unmapped when this returns.
@@ -94,7 +121,7 @@ impl Voice {
         }
         let stopped = open.ring.stop();
         open.paused = may_resume.then_some(stopped);
-        open.settling = None;
+        open.awaited = None;
         let rest = open.rest();
         self.tell(rest);
     }
@@ -108,18 +135,50 @@ impl Voice {
         true
     }
 
-    /// Whether it was started and its node was not called since.
-    pub fn is_settling(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.settling.is_some())
+    /// Whether the answer to the last request has to wait.
+    pub fn holds_answer(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.awaited.is_some())
     }
 
-    /// WRITE: the guest has put `length` frames at ring offset `offset`.
-    pub fn wrote(&mut self, offset: Frames, length: Frames) {
-        if let Some(open) = &self.open {
-            // A frontend that asked for no events reckons by the answers to its requests: it knows what was consumed.
-            let known = if open.period > Frames(0) { open.told } else { open.ring.cursor().position };
-            open.ring.wrote(offset, length, known);
+    /// Frames by which the position that the guest is told is ahead of the sound, in this run: see
+    /// [`PositionClock::offset`].
+    pub fn offset(&self) -> i64 {
+        self.open.as_ref().map_or(0, |open| open.clock.offset())
+    }
+
+    /// WRITE: the guest has put `length` frames at ring offset `offset`. One without events is answered when there is room
+    /// for another such WRITE.
+    pub fn wrote(&mut self, offset: Frames, length: Frames, now: Nanos) {
+        let Some(open) = &mut self.open else { return };
+        if open.period > Frames(0) {
+            open.ring.wrote(offset, length, open.told);
+            return;
         }
+        // It knows what was consumed: its requests are answered by that.
+        open.ring.wrote(offset, length, open.ring.cursor().position);
+        let end = open.ring.written() + length;
+        open.wait_for(Frames(end.0.saturating_sub(open.ring.buffer().0)), now);
+    }
+
+    /// READ: the guest wants the `length` frames at ring offset `offset`. One without events is answered when they are there.
+    ///
+    /// # Errors
+    /// [`TooLong`]: they can't come before the guest gives up.
+    pub fn read(&mut self, offset: Frames, length: Frames, now: Nanos) -> Result<(), TooLong> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.period > Frames(0) || !open.ring.cursor().running {
+            return Ok(());
+        }
+        let (ring, position) = (open.ring.buffer().0, open.ring.cursor().position.0);
+        let skipped = (offset.0 + ring - open.read.0 % ring) % ring;
+        let end = open.read.0 + skipped + length.0;
+        if Frames(end.saturating_sub(position)).duration(open.ring.format().rate()) > LONGEST_WAIT {
+            return Err(TooLong);
+        }
+        // A guest that was away for longer than the ring has lost what it did not read.
+        open.read = Frames(end + position.saturating_sub(end) / ring * ring);
+        open.wait_for(open.read, now);
+        Ok(())
     }
 
     /// The open ring.
@@ -141,29 +200,31 @@ impl Voice {
             return None;
         }
         let null_drives = open.null.drive(&open.ring, now);
-        if open.settling.is_some_and(|started| null_drives || open.ring.last_cycle() >= started) {
-            open.settling = None;
-            (self.signals.settled)();
+        if open.awaited.is_some_and(|awaited| open.has_come(awaited, null_drives, now)) {
+            open.awaited = None;
+            (self.signals.answer)();
         }
         let timing = open.ring.timing();
         let position = open.clock.position(open.ring.cursor(), timing, now);
         let rate = open.ring.format().rate();
         if open.period == Frames(0) {
-            return Some(now + FRESH_POINTER);
+            let due = open.when_answered(null_drives, now).unwrap_or(now + self.cadence.fresh);
+            return Some(due.clamp(now + self.cadence.closest, now + self.cadence.fresh.max(RETRY)));
         }
-        if position >= open.next_event(rate) {
+        let fresh = self.cadence.fresh.frames(rate);
+        if position >= open.next_event(fresh) {
             self.tell(position);
         }
         let open = self.open.as_mut()?;
-        let target = open.next_event(rate);
+        let target = open.next_event(fresh);
         let due = if null_drives {
             now + (target - position).duration(rate)
         } else {
             open.clock.when(target, timing, now)
         };
-        let soonest = now + if self.events.is_waiting() { RETRY } else { CLOSEST_EVENTS };
+        let soonest = now + if self.events.is_waiting() { RETRY } else { self.cadence.closest };
         // A late cycle, or a node that fell silent, is noticed by looking again.
-        Some(if due <= now { now + RETRY } else { due.clamp(soonest, now + FRESH_POINTER.max(RETRY)) })
+        Some(if due <= now { now + RETRY } else { due.clamp(soonest, now + self.cadence.fresh.max(RETRY)) })
     }
 
     fn tell(&mut self, position: Frames) {
@@ -180,7 +241,35 @@ impl Open {
     fn begin(&mut self, now: Nanos) {
         self.null = NullClock::new(now, self.has_node);
         let is_called = self.ring.last_cycle() > now - CALLED_LATELY;
-        self.settling = (self.has_node && !is_called).then_some(now);
+        self.awaited = (self.has_node && !is_called).then_some(Awaited::Cycle(now));
+        self.read = self.ring.cursor().position;
+    }
+
+    /// The answer to the present request waits until the converter has come to `position`.
+    fn wait_for(&mut self, position: Frames, now: Nanos) {
+        let cursor = self.ring.cursor();
+        if cursor.running && cursor.position < position && self.awaited.is_none() {
+            self.awaited = Some(Awaited::Position(position, now + LONGEST_WAIT));
+        }
+    }
+
+    fn has_come(&self, awaited: Awaited, null_drives: bool, now: Nanos) -> bool {
+        match awaited {
+            Awaited::Cycle(started) => null_drives || self.ring.last_cycle() >= started,
+            Awaited::Position(position, until) => self.ring.cursor().position >= position || now >= until,
+        }
+    }
+
+    /// When the position that an answer waits for is expected: with a server's cycle, as it moves the ring by whole ones.
+    fn when_answered(&self, null_drives: bool, now: Nanos) -> Option<Nanos> {
+        let Some(Awaited::Position(position, _)) = self.awaited else { return None };
+        let rate = self.ring.format().rate();
+        let missing = Frames(position.0.saturating_sub(self.ring.cursor().position.0));
+        let timing = self.ring.timing().filter(|timing| !null_drives && timing.cycle > Frames(0));
+        let Some(timing) = timing else { return Some(now + missing.duration(rate)) };
+        let cycles = missing.0.div_ceil(timing.cycle.0).max(1);
+        let due = timing.at + Frames(cycles * timing.cycle.0).duration(rate) + CYCLE_LATENESS;
+        Some(due)
     }
 
     /// The position of a ring at rest: a whole number of buffers.
@@ -190,10 +279,10 @@ impl Open {
 
     /// The position that the guest is to be told next: just past the end of a period, because the driver takes a period
     /// for elapsed only when the position is beyond its end; or sooner, to keep its pointer fresh.
-    fn next_event(&self, rate: u32) -> Frames {
+    fn next_event(&self, fresh: Frames) -> Frames {
         let periods_done = self.told.0.saturating_sub(1) / self.period.0;
         let boundary = Frames((periods_done + 1) * self.period.0 + 1);
-        boundary.min(self.told + FRESH_POINTER.frames(rate).max(Frames(1)))
+        boundary.min(self.told + fresh.max(Frames(1)))
     }
 }
 
@@ -228,8 +317,8 @@ mod tests {
             let format = StreamFormat::new(SampleFormat::S16Le, 2, RATE).unwrap();
             let pages = Pages::anonymous((buffer as usize * 4).next_multiple_of(4096)).unwrap();
             let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
-            let signals = Signals { positions: Box::new(|| ()), settled: Box::new(|| ()) };
-            let mut voice = Voice::new(writer, signals);
+            let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
+            let mut voice = Voice::new(writer, signals, Cadence::default());
             voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
             let now = Nanos(0);
             Self { voice, ring, page, now, period, towards_period: 0, elapsed: 0, last: 0, events: 0 }
@@ -336,19 +425,19 @@ mod tests {
         let mut bench = Bench::new(Direction::Playback, 480, 4_800);
         bench.voice.start(Nanos(0));
         bench.voice.step(Nanos::from_millis(400)).unwrap();
-        assert!(bench.voice.is_settling(), "no cycle yet");
+        assert!(bench.voice.holds_answer(), "no cycle yet");
         bench.now = Nanos::from_millis(401);
         bench.run(2, 256);
-        assert!(!bench.voice.is_settling());
+        assert!(!bench.voice.holds_answer());
         bench.voice.stop(false);
         bench.voice.start(bench.now);
-        assert!(!bench.voice.is_settling(), "its node is called all the time");
+        assert!(!bench.voice.holds_answer(), "its node is called all the time");
         bench.voice.stop(false);
         let later = bench.now + Nanos::from_millis(5_000);
         bench.voice.start(later);
-        assert!(bench.voice.is_settling());
+        assert!(bench.voice.holds_answer());
         bench.voice.step(later + Nanos::from_millis(1_600)).unwrap();
-        assert!(!bench.voice.is_settling(), "the clock took over");
+        assert!(!bench.voice.holds_answer(), "the clock took over");
     }
 
     #[test]
@@ -358,6 +447,56 @@ mod tests {
         bench.voice.start(Nanos(0));
         bench.run(20, 256);
         assert_eq!(bench.events, 0);
+    }
+
+    #[test]
+    fn a_write_without_events_is_answered_when_there_is_room_for_another() {
+        let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+        bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+        for period in 0..10 {
+            bench.voice.wrote(Frames(period * 480), Frames(480), bench.now);
+            assert!(!bench.voice.holds_answer(), "a stream at rest takes all that it has room for");
+        }
+        bench.voice.start(bench.now);
+        bench.run(2, 240);
+        assert_eq!(bench.ring.cursor().position, Frames(16 + 240));
+        bench.voice.wrote(Frames(0), Frames(240), bench.now);
+        assert!(bench.voice.holds_answer(), "another 240 would overwrite what is not played yet");
+        bench.run(1, 240);
+        assert!(bench.voice.holds_answer() || bench.ring.cursor().position >= Frames(480));
+        bench.run(1, 240);
+        assert!(!bench.voice.holds_answer());
+        assert_eq!(bench.ring.starved(), Frames(0));
+        // Even if nothing moves any more: the guest gives up after 3 s.
+        bench.voice.wrote(Frames(240), Frames(4_800), bench.now);
+        assert!(bench.voice.holds_answer());
+        bench.voice.step(bench.now + LONGEST_WAIT);
+        assert!(!bench.voice.holds_answer());
+    }
+
+    #[test]
+    fn a_read_without_events_is_answered_when_its_frames_are_there() {
+        let mut bench = Bench::new(Direction::Capture, 480, 4_800);
+        bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+        bench.voice.start(bench.now);
+        bench.run(1, 240);
+        for end in [480, 960, 1_440] {
+            assert_eq!(bench.voice.read(Frames(end - 480), Frames(480), bench.now), Ok(()));
+            let mut cycles = 0;
+            while bench.voice.holds_answer() {
+                bench.run(1, 240);
+                cycles += 1;
+            }
+            assert!((1..=3).contains(&cycles), "{cycles}");
+            assert!((end..end + 480).contains(&bench.ring.cursor().position.0));
+        }
+        bench.run(40, 240);
+        assert_eq!(bench.voice.read(Frames(1_440), Frames(480), bench.now), Ok(()));
+        assert!(!bench.voice.holds_answer(), "it came late, and the frames are there");
+        let second = Frames(48_000);
+        bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+        bench.voice.start(bench.now);
+        assert_eq!(bench.voice.read(Frames(0), Frames(3 * second.0), bench.now), Err(TooLong));
     }
 
     #[test]

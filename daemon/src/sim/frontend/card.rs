@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vsnd_pw_module::{Direction, monotonic_now};
+use vsnd_pw_module::{Direction, Nanos, Octets, monotonic_now};
 
 use super::config::StreamConfig;
 use super::core::PcmError;
@@ -22,6 +22,15 @@ use crate::xen::{DomId, Nodes, StoreError};
 /// How often an interrupt thread looks whether it is to end.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// A position as the guest's driver took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// When, by CLOCK_MONOTONIC.
+    pub at: Nanos,
+    /// What the event said.
+    pub position: Octets,
+}
+
 /// One stream of a card.
 pub(super) struct Stream {
     pub config: StreamConfig,
@@ -32,6 +41,8 @@ pub(super) struct Stream {
     pub driver: Arc<GuestDriver>,
     events: GuestPort,
     event_page: GrantedPages,
+    /// Every position taken, while somebody wants to know.
+    seen: Mutex<Option<Vec<Seen>>>,
     in_use: AtomicBool,
     ended: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -63,6 +74,7 @@ impl Stream {
             driver,
             events: guest.offer_port(backend),
             event_page,
+            seen: Mutex::new(None),
             in_use: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             thread: Mutex::new(None),
@@ -89,11 +101,19 @@ impl Stream {
             // Not held while the core is told: a stop of its own waits for the backend.
             let taken = lock(&self.inbox).take();
             let Some(taken) = taken else { return };
+            if let Some(seen) = &mut *lock(&self.seen) {
+                seen.push(Seen { at: monotonic_now(), position: taken.position });
+            }
             if taken.elapsed {
                 lock(&self.pcm).period_elapsed(monotonic_now());
                 self.changed.notify_all();
             }
         }
+    }
+
+    /// Begins to keep positions; what was kept so far.
+    pub fn watch_positions(&self) -> Vec<Seen> {
+        lock(&self.seen).replace(Vec::new()).unwrap_or_default()
     }
 
     fn end(&self) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vsnd_pw_module::{Direction, Frames, StreamFormat, monotonic_now};
 
-use super::card::{CardState, Stream};
+use super::card::{CardState, Seen, Stream};
 use super::core::{CoreCounts, PcmError, State, SwParams};
 use super::driver::{GuestDriver, RequestCounts};
 use super::inbox::EventCounts;
@@ -218,6 +218,11 @@ impl PcmHandle {
     /// Not in this state, or what the backend says.
     pub fn hw_free(&self) -> Result<(), PcmError> {
         self.pcm().hw_free()
+    }
+
+    /// Keeps every position that the driver takes from now on, with the instant; what was kept since the last call.
+    pub fn watch_positions(&self) -> Vec<Seen> {
+        self.stream.watch_positions()
     }
 
     /// The hardware's pointer as the application sees it: frames since prepare.

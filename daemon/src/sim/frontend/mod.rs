@@ -17,7 +17,7 @@ mod position;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-pub use card::SimCard;
+pub use card::{Seen, SimCard};
 pub use config::{BadConfig, StreamConfig};
 pub use core::{Core, CoreCounts, Geometry, Hardware, PcmError, State, SwParams};
 pub use driver::{ANSWER_TIMEOUT, GuestDriver, RequestCounts};
