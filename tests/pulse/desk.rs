@@ -19,7 +19,7 @@ pub use vsnd_tests::rings::{
 /// What speaks PulseAudio's protocol.
 pub enum Private {
     Pulse(PrivatePulse),
-    PipeWire(PrivateServer),
+    PipeWire(Box<PrivateServer>),
 }
 
 /// A private server, and the bridge's side of it.
@@ -39,7 +39,7 @@ impl Desk {
     /// pipewire-pulse, with cycles long enough for a busy machine to keep pace.
     pub fn pipewire() -> Self {
         let options = Options { min_quantum: 1024, pulse: true, ..Options::default() };
-        Self::on(Private::PipeWire(PrivateServer::start(options).unwrap()))
+        Self::on(Private::PipeWire(Box::new(PrivateServer::start(options).unwrap())))
     }
 
     /// Both, one after the other.

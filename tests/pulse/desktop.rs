@@ -38,7 +38,8 @@ fn mixers_show_the_name_of_each_domain() {
             assert!(client.contains(&format!("application.id = \"id-of-{domain}\"")), "{client}");
             assert!(client.contains("application.icon_name = \"computer\""), "{client}");
             assert!(client.contains("xen.domid = \"7\""), "{client}");
-            let number = client.trim_start().trim_start_matches("Client #").lines().next().unwrap_or_default();
+            let number =
+                client.trim_start().trim_start_matches("Client #").lines().next().unwrap_or_default();
             let count = clients.matches(&format!("application.name = \"{domain}\"")).count();
             assert_eq!(count, 1, "connections of {domain}");
             for (kind, way, media_name) in

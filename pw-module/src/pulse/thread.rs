@@ -233,34 +233,25 @@ impl Thread {
         }
         tracing::warn!(reason = why, "lost PulseAudio");
         (self.events)(ServerEvent::Lost(why.to_owned()));
-        self.tell_connecting(|_| true);
+        self.tell_connecting();
     }
 
-    /// A domain's connection may fail alone; mostly the server has gone, and the watching connection tells next.
+    /// A domain's connection may fail alone. Mostly it is the server that went, which the watching connection tells next, so
+    /// nothing is told of nodes here: they get a new stream and tell of that.
     fn look_at_clients(&mut self, now: Nanos) {
-        let mut failed = Vec::new();
-        for (id, client) in &mut self.clients {
+        let Self { clients, nodes, .. } = self;
+        for (id, client) in clients {
             let progress = client.connection.as_ref().map(Connection::progress);
-            if let Some(Progress::Failed(why)) = progress {
-                tracing::debug!(client = client.client.name, reason = why, "connection to PulseAudio failed");
-                failed.push(id.clone());
-                client.retry_at = now + CLIENT_RETRY;
-            }
-        }
-        for id in failed {
-            for node in self.nodes.values_mut().filter(|node| node.spec.client.id == id) {
-                node.disconnect();
-            }
-            if let Some(client) = self.clients.get_mut(&id) {
-                client.connection = None;
-            }
-            self.tell_connecting(|node| node.spec.client.id == id);
+            let Some(Progress::Failed(why)) = progress else { continue };
+            tracing::debug!(client = client.client.name, reason = why, "connection to PulseAudio failed");
+            client.connection = None;
+            client.retry_at = now + CLIENT_RETRY;
+            nodes.values_mut().filter(|node| node.spec.client.id == *id).for_each(Node::disconnect);
         }
     }
 
-    fn tell_connecting(&mut self, which: impl Fn(&Node) -> bool) {
-        let keys: Vec<NodeKey> =
-            self.nodes.iter().filter(|(_, node)| which(node)).map(|(key, _)| *key).collect();
+    fn tell_connecting(&mut self) {
+        let keys: Vec<NodeKey> = self.nodes.keys().copied().collect();
         for key in keys {
             if let Some(state) = self.nodes.get_mut(&key).and_then(|node| node.tell(NodeState::Connecting)) {
                 self.tell(key, state);

@@ -97,7 +97,8 @@ impl PrivatePulse {
         for sink in [SINK, SECOND_SINK, MICROPHONE] {
             let map = self.channel_map;
             let channels = map.split(',').count();
-            let shape = format!("rate=48000 format=float32le channels={channels} channel_map={map} norewinds=1");
+            let shape =
+                format!("rate=48000 format=float32le channels={channels} channel_map={map} norewinds=1");
             command.args(["-L", &format!("module-null-sink sink_name={sink} {shape}")]);
         }
         command.args(["-L", "module-stream-restore restore_device=no"]);

@@ -41,7 +41,8 @@ impl Recorder {
             }
         });
         let recorder = Self { child, sound, thread: Some(thread) };
-        recorder.wait(Duration::from_secs(10), "recording", |sound| (!sound.samples.is_empty()).then_some(()))?;
+        recorder
+            .wait(Duration::from_secs(10), "recording", |sound| (!sound.samples.is_empty()).then_some(()))?;
         Ok(recorder)
     }
 
@@ -49,7 +50,12 @@ impl Recorder {
     ///
     /// # Errors
     /// When it isn't there after `patience`.
-    pub fn wait<T>(&self, patience: Duration, what: &str, mut seen: impl FnMut(&Sound) -> Option<T>) -> Result<T> {
+    pub fn wait<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut seen: impl FnMut(&Sound) -> Option<T>,
+    ) -> Result<T> {
         let deadline = Instant::now() + patience;
         loop {
             {
@@ -58,7 +64,11 @@ impl Recorder {
                     return Ok(found);
                 }
                 if Instant::now() > deadline {
-                    bail!("not {what} after {patience:?}: {} samples, {} sounds", sound.samples.len(), sound.ended);
+                    bail!(
+                        "not {what} after {patience:?}: {} samples, {} sounds",
+                        sound.samples.len(),
+                        sound.ended
+                    );
                 }
             }
             std::thread::sleep(Duration::from_millis(5));
