@@ -132,7 +132,7 @@ gsh() {
     printf '%s %s\n' "$number" "$2" >"$tty"
     while ((SECONDS < deadline)); do
         # at the end of what there is, read has got a part of a line or nothing
-        if ! read -r -u "$console" part; then
+        if ! IFS= read -r -u "$console" part; then
             line+=$part
             doze 0.1
             continue
