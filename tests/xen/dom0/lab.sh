@@ -132,7 +132,7 @@ gsh() {
     printf '%s %s\n' "$number" "$2" >"$tty"
     while ((SECONDS < deadline)); do
         # at the end of what there is, read has got a part of a line or nothing
-        if ! read -r -u "$console" part; then
+        if ! IFS= read -r -u "$console" part; then
             line+=$part
             doze 0.1
             continue
@@ -211,6 +211,8 @@ play() {
     local log=$case_out/aplay-${5:-$2}.log
     gsh "$1" "aplay -v -D hw:0,0 --period-size=$3 --buffer-size=$4 /signals/$2.wav" >"$log" 2>&1
     local status=$?
+    # aplay takes the next best size without a word
+    grep -q "^  buffer_size *: $4$" "$log" && grep -q "^  period_size *: $3$" "$log" || status=1
     say "$1 plays $2 with $3/$4: $status, $(grep -c underrun "$log") underruns"
     echo "status $status" >>"$log"
     return "$status"
