@@ -6,6 +6,7 @@
 //!
 //! This crate knows nothing of Xen.
 
+mod convert;
 mod format;
 mod null;
 mod pages;

@@ -195,7 +195,12 @@ pub fn encode(sample: SampleFormat, value: i32) -> Vec<u8> {
         SampleFormat::F64Le => (f64::from(value) / 8_388_608.0).to_le_bytes().to_vec(),
         SampleFormat::F64Be => (f64::from(value) / 8_388_608.0).to_be_bytes().to_vec(),
         SampleFormat::MuLaw | SampleFormat::ALaw => vec![loud(value)],
-        other => panic!("no way to write {other:?}"),
+        SampleFormat::U16Le => (((value >> 8) + 0x8000) as u16).to_le_bytes().to_vec(),
+        SampleFormat::U16Be => (((value >> 8) + 0x8000) as u16).to_be_bytes().to_vec(),
+        SampleFormat::U24In32Le => (value + 0x80_0000).to_le_bytes().to_vec(),
+        SampleFormat::U24In32Be => (value + 0x80_0000).to_be_bytes().to_vec(),
+        SampleFormat::U32Le => (((value + 0x80_0000) as u32) << 8).to_le_bytes().to_vec(),
+        SampleFormat::U32Be => (((value + 0x80_0000) as u32) << 8).to_be_bytes().to_vec(),
     }
 }
 
