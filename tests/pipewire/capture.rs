@@ -2,7 +2,7 @@
 
 use vsnd_pw_module::pipewire::private::SOURCE;
 use vsnd_pw_module::{Direction, Role, SampleFormat};
-use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::pipewire::{Endpoint, PLAYER};
 
 use crate::guest::{
     Busy, Desk, PATIENCE, contents, eventually, expected, keeping_pace, passed, ring, spec, stereo,
@@ -30,13 +30,21 @@ fn every_frame_of_a_source_is_recorded() {
         let desk = Desk::new();
         let remote = desk.private.remote();
         let format = stereo(SampleFormat::S16Le);
-        let player = Endpoint::play_into(&remote, SOURCE, 2, 48_000).unwrap();
+        let player = Endpoint::play_unlinked(&remote, 2, 48_000).unwrap();
+        for channel in ["FL", "FR"] {
+            let (from, to) = (format!("{PLAYER}:output_{channel}"), format!("{SOURCE}:input_{channel}"));
+            eventually("a link to the source", || {
+                let linked = desk.private.command("pw-link").args([&from, &to]).output().unwrap();
+                linked.status.success().then_some(())
+            });
+        }
         let ring = ring(Direction::Capture, format, 96_000);
         let spec = spec("alpha", Direction::Capture, format);
         let node = desk.open(&spec, &ring);
         ring.start();
         node.start();
         passed(&ring, 1);
+        player.runs().unwrap();
         let sound = expected(format, 0, FRAMES);
         player.play(sound.clone());
         player

@@ -1,5 +1,7 @@
 //! What the desktop sees of nodes, and what it does with them.
 
+use std::time::Instant;
+
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
 use vsnd_pw_module::{Direction, NodeState, SampleFormat};
 use vsnd_tests::pipewire::Endpoint;
@@ -124,8 +126,10 @@ fn after_a_crash_of_the_server_the_node_is_back_under_its_name() {
         desk.node(&spec.name, |state| (*state == NodeState::Connecting).then_some(()));
         let lost = ring.cursor().position.0;
         desk.private.resume().unwrap();
+        let resumed = Instant::now();
         assert!(!desk.connected().is_empty());
         desk.running(&spec.name);
+        println!("the node runs {:?} after the server takes streams again", resumed.elapsed());
         let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 2, 48_000).unwrap();
         recorder.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
         passed(&ring, lost + 4_800);
@@ -188,4 +192,22 @@ fn fifty_nodes_later_nothing_is_left() {
     }
     let nothing = Held { nodes: 0, clients: 0 };
     eventually("an empty graph", || (held() == nothing).then_some(()));
+}
+
+#[test]
+fn a_node_that_somebody_destroys_comes_back() {
+    let desk = Desk::new();
+    let format = stereo(SampleFormat::S16Le);
+    let ring = ring(Direction::Playback, format, 9_600);
+    let spec = spec("alpha", Direction::Playback, format);
+    let node = desk.open(&spec, &ring);
+    let id = desk.running(&spec.name);
+    ring.start();
+    node.start();
+    passed(&ring, 1);
+    desk.tool("pw-cli", &["destroy", &id.to_string()]);
+    desk.node(&spec.name, |state| matches!(state, NodeState::Failed(_)).then_some(()));
+    desk.running(&spec.name);
+    let position = ring.cursor().position.0;
+    passed(&ring, position + 4_800);
 }

@@ -180,27 +180,28 @@ pub fn noise(index: u64) -> i32 {
 }
 
 /// A sample of 24 bits as octets of a format.
-pub fn encode(sample: SampleFormat, value: i32) -> Vec<u8> {
+fn encode(out: &mut Vec<u8>, sample: SampleFormat, value: i32) {
+    let float = value as f32 / 8_388_608.0;
     match sample {
-        SampleFormat::S8 => vec![(value >> 16) as u8],
-        SampleFormat::U8 => vec![((value >> 16) + 0x80) as u8],
-        SampleFormat::S16Le => ((value >> 8) as i16).to_le_bytes().to_vec(),
-        SampleFormat::S16Be => ((value >> 8) as i16).to_be_bytes().to_vec(),
-        SampleFormat::S24In32Le => value.to_le_bytes().to_vec(),
-        SampleFormat::S24In32Be => value.to_be_bytes().to_vec(),
-        SampleFormat::S32Le => (value << 8).to_le_bytes().to_vec(),
-        SampleFormat::S32Be => (value << 8).to_be_bytes().to_vec(),
-        SampleFormat::F32Le => (value as f32 / 8_388_608.0).to_le_bytes().to_vec(),
-        SampleFormat::F32Be => (value as f32 / 8_388_608.0).to_be_bytes().to_vec(),
-        SampleFormat::F64Le => (f64::from(value) / 8_388_608.0).to_le_bytes().to_vec(),
-        SampleFormat::F64Be => (f64::from(value) / 8_388_608.0).to_be_bytes().to_vec(),
-        SampleFormat::MuLaw | SampleFormat::ALaw => vec![loud(value)],
-        SampleFormat::U16Le => (((value >> 8) + 0x8000) as u16).to_le_bytes().to_vec(),
-        SampleFormat::U16Be => (((value >> 8) + 0x8000) as u16).to_be_bytes().to_vec(),
-        SampleFormat::U24In32Le => (value + 0x80_0000).to_le_bytes().to_vec(),
-        SampleFormat::U24In32Be => (value + 0x80_0000).to_be_bytes().to_vec(),
-        SampleFormat::U32Le => (((value + 0x80_0000) as u32) << 8).to_le_bytes().to_vec(),
-        SampleFormat::U32Be => (((value + 0x80_0000) as u32) << 8).to_be_bytes().to_vec(),
+        SampleFormat::S8 => out.push((value >> 16) as u8),
+        SampleFormat::U8 => out.push(((value >> 16) + 0x80) as u8),
+        SampleFormat::S16Le => out.extend(((value >> 8) as i16).to_le_bytes()),
+        SampleFormat::S16Be => out.extend(((value >> 8) as i16).to_be_bytes()),
+        SampleFormat::S24In32Le => out.extend(value.to_le_bytes()),
+        SampleFormat::S24In32Be => out.extend(value.to_be_bytes()),
+        SampleFormat::S32Le => out.extend((value << 8).to_le_bytes()),
+        SampleFormat::S32Be => out.extend((value << 8).to_be_bytes()),
+        SampleFormat::F32Le => out.extend(float.to_le_bytes()),
+        SampleFormat::F32Be => out.extend(float.to_be_bytes()),
+        SampleFormat::F64Le => out.extend(f64::from(float).to_le_bytes()),
+        SampleFormat::MuLaw | SampleFormat::ALaw => out.push(loud(value)),
+        SampleFormat::F64Be => out.extend(f64::from(float).to_be_bytes()),
+        SampleFormat::U16Le => out.extend((((value >> 8) + 0x8000) as u16).to_le_bytes()),
+        SampleFormat::U16Be => out.extend((((value >> 8) + 0x8000) as u16).to_be_bytes()),
+        SampleFormat::U24In32Le => out.extend((value + 0x80_0000).to_le_bytes()),
+        SampleFormat::U24In32Be => out.extend((value + 0x80_0000).to_be_bytes()),
+        SampleFormat::U32Le => out.extend((((value + 0x80_0000) as u32) << 8).to_le_bytes()),
+        SampleFormat::U32Be => out.extend((((value + 0x80_0000) as u32) << 8).to_be_bytes()),
     }
 }
 
@@ -260,8 +261,10 @@ pub fn write(ring: &PcmRing, from: u64, to: u64) {
 pub fn put(ring: &PcmRing, offset: u64, first: u64, frames: u64) {
     let format = ring.format();
     let channels = u64::from(format.channels());
-    let indices = first * channels..(first + frames) * channels;
-    let data: Vec<u8> = indices.flat_map(|index| encode(format.sample(), noise(index))).collect();
+    let mut data = Vec::with_capacity(format.octets(Frames(frames)).0 as usize);
+    for index in first * channels..(first + frames) * channels {
+        encode(&mut data, format.sample(), noise(index));
+    }
     ring.write(format.octets(Frames(offset)), &data).unwrap();
     ring.wrote(Frames(offset), Frames(frames), ring.cursor().position);
 }

@@ -125,12 +125,12 @@ fn each_run_is_heard_from_its_first_frame() {
 
 #[test]
 fn a_ring_that_goes_round_is_heard_without_a_seam() {
-    const FRAMES: u64 = 60_000;
+    const FRAMES: u64 = 72_000;
     keeping_pace(|| {
         let desk = Desk::new();
         let format = stereo(SampleFormat::S24In32Le);
         let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 2, 48_000).unwrap();
-        let ring = ring(Direction::Playback, format, 7_000);
+        let ring = ring(Direction::Playback, format, 30_000);
         let node = desk.open(&spec("alpha", Direction::Playback, format), &ring);
         let feeder = Feeder::new(&ring);
         ring.start();

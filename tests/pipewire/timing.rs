@@ -96,7 +96,8 @@ fn a_start_finds_its_links_ready() {
         passed(&ring, position + 1);
         let took = begun.elapsed();
         println!("{what}: {took:?} to the first cycle");
-        assert!(took < Duration::from_secs(1), "{what}: {took:?}");
+        // Far more than it takes, and less than the bridge waits before it goes on without the server.
+        assert!(took < Duration::from_secs(2), "{what}: {took:?}");
         ring.stop();
     };
     let node = desk.open(&spec, &ring);

@@ -5,8 +5,8 @@
 #
 # What it leaves in target/xenlab/parts:
 #   xen.elf             the hypervisor
-#   dom0.vmlinuz .img   Dom0
-#   guest-old.*, guest-new.*   the guests: .vmlinuz, .img and .version
+#   dom0.vmlinux, .img  Dom0
+#   guest-old.*, guest-new.*   the guests: .vmlinux, .img and .version
 #
 # A second run costs nothing: it compares the stamp of these scripts and is done. --refresh asks the mirrors for newer packages.
 set -euo pipefail
@@ -32,7 +32,7 @@ stamp() {
 if [[ ${1:-} != --refresh && -f $parts/stamp && $(cat "$parts/stamp") == "$(stamp)" ]]; then
     exit 0
 fi
-for tool in cpio depmod modprobe xz apt-get dpkg-deb; do
+for tool in cpio depmod modprobe xz zstd apt-get dpkg-deb; do
     PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null || die "$tool is missing: make deps installs what tests/xen/packages lists"
 done
 PATH=$PATH:/usr/sbin:/sbin
@@ -109,12 +109,34 @@ kernel_new() {
     finish_kernel new
 }
 
+# number_at FILE OFFSET SIZE
+number_at() {
+    od -An -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '
+}
+
+# The kernel inside the compressed image $1. Xen and xl would unpack it themselves, on the emulated processor, for seconds each time.
+vmlinux_of() {
+    local image=$1 begin length kind
+    # The x86 boot protocol: setup_sects at 0x1f1, payload_offset at 0x248, payload_length at 0x24c; the payload's last four
+    # octets are its unpacked size.
+    begin=$((($(number_at "$image" $((0x1f1)) 1) + 1) * 512 + $(number_at "$image" $((0x248)) 4)))
+    length=$(($(number_at "$image" $((0x24c)) 4) - 4))
+    kind=$(number_at "$image" "$begin" 2)
+    head -c "$((begin + length))" "$image" | tail -c "$length" | case $kind in
+    $((0x37fd))) xz -dc ;;
+    $((0xb528))) zstd -dcq ;;
+    $((0x8b1f))) gzip -dc ;;
+    *) die "$image is compressed in a way that is not known here" ;;
+    esac
+}
+
 finish_kernel() {
     local tree=$work/$1 version
     [[ -d $tree/usr/lib/modules ]] || die "no modules in the $1 kernel's package"
     version=$(basename "$tree"/usr/lib/modules/*)
-    depmod -b "$tree" "$version"
-    cp "$(find "$tree" -name "vmlinuz*" -print -quit)" "$parts/guest-$1.vmlinuz"
+    # it misses files that only initramfs-tools wants
+    depmod -b "$tree" "$version" 2>"$work/depmod.log" || die "depmod: $(cat "$work/depmod.log")"
+    vmlinux_of "$(find "$tree" -name "vmlinuz*" -print -quit)" >"$parts/guest-$1.vmlinux"
     echo "$version" >"$parts/guest-$1.version"
     say "kernel $version"
 }
@@ -130,6 +152,8 @@ dom0_without+='|x11-common|debconf|ucf|adduser|usrmerge|dpkg|gcc-12-base|sensibl
 
 dom0() {
     local deb debs=()
+    fetch stable busybox-static
+    unpack "$work/busybox" "$lab/debs/stable/busybox-static"_*.deb
     fetch_all dom0 "${dom0_packages[@]}"
     for deb in "$lab"/debs/dom0/*.deb; do
         [[ $(basename "$deb") =~ $dom0_without ]] || debs+=("$deb")
@@ -143,10 +167,11 @@ dom0() {
     ln -s /run "$work/dom0/var/run"
     ln -s /run/lock "$work/dom0/var/lock"
     add_modules "$work/old" "$work/dom0" xen-gntdev xen-evtchn xen-privcmd xen-gntalloc xenfs \
-        virtio_pci 9pnet_virtio 9p
+        virtio_pci 9pnet_virtio 9p xen-netback
+    cp "$work/busybox/bin/busybox" "$work/dom0/usr/bin/"
     install -m 755 "$here/dom0/init" "$work/dom0/init"
     pack "$work/dom0" "$parts/dom0.img"
-    cp "$parts/guest-old.vmlinuz" "$parts/dom0.vmlinuz"
+    cp "$parts/guest-old.vmlinux" "$parts/dom0.vmlinux"
     say "Dom0: $(du -h "$parts/dom0.img" | cut -f 1)"
 }
 
@@ -154,8 +179,6 @@ dom0() {
 guest() {
     local kernel=$1 root=$work/guest-$1 program library
     rm -rf "$root"
-    fetch stable busybox-static
-    unpack "$work/busybox" "$lab/debs/stable/busybox-static"_*.deb
     mkdir -p "$root"/{bin,proc,sys,dev,tmp,run,lib64,usr/bin,usr/lib/x86_64-linux-gnu,usr/share,lib}
     ln -s ../usr/lib/x86_64-linux-gnu "$root/lib/x86_64-linux-gnu"
     cp "$work/busybox/bin/busybox" "$root/bin/"
@@ -169,7 +192,7 @@ guest() {
     done
     ln -s ../usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root/lib64/"
     cp -r "$work/dom0/usr/share/alsa" "$root/usr/share/"
-    add_modules "$work/$kernel" "$root" snd_xen_front
+    add_modules "$work/$kernel" "$root" snd_xen_front xen-netfront
     install -m 755 "$here/guest/init" "$root/init"
     pack "$root" "$parts/guest-$kernel.img"
     say "guest with kernel $(cat "$parts/guest-$kernel.version"): $(du -h "$parts/guest-$kernel.img" | cut -f 1)"

@@ -28,6 +28,16 @@ impl Case {
         Ok(String::from_utf8_lossy(&octets).into_owned())
     }
 
+    /// What the bridge said while the case ran.
+    fn bridge_log(&self) -> Result<String> {
+        let name = self.directory.file_name().unwrap_or_default().to_string_lossy();
+        let text = self.text("../bridge.log")?;
+        let lines = text.lines().skip_while(|line| **line != format!("--- {name}")).skip(1);
+        Ok(lines
+            .take_while(|line| !line.starts_with("--- "))
+            .fold(String::new(), |log, line| log + line + "\n"))
+    }
+
     fn recording(&self, name: &str) -> Result<Vec<Frame>> {
         let path = self.directory.join(format!("{name}.raw"));
         Ok(frames_of(&std::fs::read(&path).with_context(|| format!("{} is missing", path.display()))?))
@@ -151,9 +161,23 @@ pub fn sigstop(case: &Case) -> Result<String> {
     verdict(case, figures)
 }
 
-/// Nonsense for one guest, a play by another.
+/// Nonsense for one guest, a play by another: heard whole; each fault is told with its place, and none of the devices connected.
 pub fn bad_config(case: &Case) -> Result<String> {
-    verdict(case, [case.exact_plays(&["play-1"])])
+    let log = case.bridge_log()?;
+    let told = |device: &u32| {
+        log.lines().any(|line| line.contains("ERROR") && line.contains(&format!("/vsnd/{device}")))
+    };
+    let untold: Vec<u32> = [10, 11, 12, 13, 14, 15, 17].into_iter().filter(|device| !told(device)).collect();
+    let backend = case.text("backend")?;
+    let connected: Vec<&str> = backend
+        .lines()
+        .filter(|line| (10..=18).any(|device| line.contains(&format!("/{device}/state = \"4\""))))
+        .collect();
+    let figures = (
+        vec![format!("faults not told: {untold:?}, connected: {connected:?}")],
+        untold.is_empty() && connected.is_empty(),
+    );
+    verdict(case, [case.exact_plays(&["long"]), figures])
 }
 
 /// Attached, played, detached, twice over; nothing is left of it in the backend's directory.

@@ -32,7 +32,7 @@ mkdir -p "$run/out/consoles"
 cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
 cp -rl "$lab/signals" "$run/"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
-for part in guest-old.vmlinuz guest-new.vmlinuz guest-old.img guest-new.img; do
+for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"
@@ -40,7 +40,8 @@ echo "${VSND_LOG:-info}" >"$run/log-level"
 
 # TCG, QEMU's processor in software, is everywhere; KVM is not, and not every one of them runs a hypervisor.
 # Xen without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.
-# Guests play in real time: where it is allowed, the emulator goes before everything else on this machine.
+# Dom0 has one processor to itself and a kernel that may be preempted, as a machine for sound would have; the guests share the
+# other (need_guest in dom0/lab.sh). Guests play in real time: where it is allowed, the emulator goes before everything else on this machine.
 before_others=()
 if chrt --rr 1 true 2>/dev/null; then
     before_others=(chrt --rr 1)
@@ -48,6 +49,6 @@ fi
 exec timeout -k 10 "${XENLAB_SECONDS:-900}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
-    -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 loglvl=warning guest_loglvl=warning smap=0 smep=0" \
-    -initrd "$parts/dom0.vmlinuz console=hvc0 panic=-1 mitigations=off quiet,$parts/dom0.img" \
+    -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \
+    -initrd "$parts/dom0.vmlinux console=hvc0 panic=-1 mitigations=off preempt=full quiet,$parts/dom0.img" \
     -virtfs "local,path=$run,mount_tag=share,security_model=none" </dev/null

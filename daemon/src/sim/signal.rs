@@ -13,6 +13,8 @@ pub type Frame = [i16; 2];
 const SILENCE: Frame = [0, 0];
 /// Frames that identify a place in a signal.
 const WINDOW: usize = 8;
+/// From one place of a play that is looked for in a recording to the next.
+const ANCHOR: usize = 32;
 const NOISE_BITS: u32 = 10;
 
 /// Which channels of a signal sound. Two plays into one sink can be told apart, each exactly, when one has the left channel
@@ -181,9 +183,9 @@ pub fn compare(recording: &[Frame], plays: &[Vec<Frame>]) -> Vec<PlayReport> {
         .iter()
         .map(|play| PlayReport { expected: play.len() as u64, ..PlayReport::default() })
         .collect();
-    let (pieces, corrupt) = find_pieces(recording, plays);
+    let pieces = find_pieces(recording, plays);
     // Damage belongs to the play that it interrupts: the last one that was heard before it, else the first.
-    for at in corrupt {
+    for at in find_corrupt(recording, &pieces) {
         let play = match pieces.partition_point(|piece| piece.at < at) {
             0 => pieces.first().map_or(0, |piece| piece.play),
             after => pieces[after - 1].play,
@@ -199,30 +201,39 @@ pub fn compare(recording: &[Frame], plays: &[Vec<Frame>]) -> Vec<PlayReport> {
     reports
 }
 
-/// The recording as pieces of plays, and the places of frames that are neither in one nor silent.
-fn find_pieces(recording: &[Frame], plays: &[Vec<Frame>]) -> (Vec<Piece>, Vec<usize>) {
-    let mut places: HashMap<&[Frame], (usize, usize)> = HashMap::new();
+/// The pieces of plays that the recording holds, in its order. Every [`ANCHOR`]th window of a play is looked for and what is
+/// found extended both ways, so a piece that holds none of them goes unnoticed: it counts as damage.
+fn find_pieces(recording: &[Frame], plays: &[Vec<Frame>]) -> Vec<Piece> {
+    let mut anchors: HashMap<&[Frame], (usize, usize)> = HashMap::new();
     for (play, frames) in plays.iter().enumerate() {
-        for (from, window) in frames.windows(WINDOW).enumerate() {
-            places.insert(window, (play, from));
+        for (index, window) in frames.windows(WINDOW).enumerate().step_by(ANCHOR) {
+            anchors.insert(window, (play, index));
         }
     }
-    let (mut pieces, mut corrupt) = (Vec::new(), Vec::new());
-    let mut at = 0;
-    while at < recording.len() {
-        let known = recording.get(at..at + WINDOW).and_then(|window| places.get(window));
-        if let Some(&(play, from)) = known {
-            let length = recording[at..].iter().zip(&plays[play][from..]).take_while(|(a, b)| a == b).count();
-            pieces.push(Piece { play, from, length, at });
-            at += length;
-        } else {
-            if recording[at] != SILENCE {
-                corrupt.push(at);
-            }
+    let same = |(a, b): &(&Frame, &Frame)| a == b;
+    let mut pieces: Vec<Piece> = Vec::new();
+    let (mut at, mut searched_to) = (0, 0);
+    while let Some(window) = recording.get(at..at + WINDOW) {
+        let known = if window[0] == SILENCE { None } else { anchors.get(window) };
+        let Some(&(play, index)) = known else {
             at += 1;
-        }
+            continue;
+        };
+        let before = recording[searched_to..at].iter().rev().zip(plays[play][..index].iter().rev());
+        let before = before.take_while(same).count();
+        let after = recording[at..].iter().zip(&plays[play][index..]).take_while(same).count();
+        pieces.push(Piece { play, from: index - before, length: before + after, at: at - before });
+        at += after;
+        searched_to = at;
     }
-    (pieces, corrupt)
+    pieces
+}
+
+/// The places of frames that are neither silent nor in a piece.
+fn find_corrupt(recording: &[Frame], pieces: &[Piece]) -> Vec<usize> {
+    let begins = std::iter::once(0).chain(pieces.iter().map(|piece| piece.at + piece.length));
+    let ends = pieces.iter().map(|piece| piece.at).chain([recording.len()]);
+    begins.zip(ends).flat_map(|(begin, end)| begin..end).filter(|&at| recording[at] != SILENCE).collect()
 }
 
 fn judge(recording: &[Frame], pieces: &[Piece], report: &mut PlayReport) {

@@ -27,6 +27,9 @@ use rig::{RATE, Rig};
 const QUANTA: [u32; 3] = [64, 256, 1024];
 const PERIODS_MS: [f64; 4] = [1.0, 5.0, 10.0, 21.0];
 
+/// Ring of the long run, in frames: half a second, which no busy moment of the machine empties.
+const LONG_RING: u64 = 24_000;
+
 const USAGE: &str = "\
 usage: cargo bench -p vsnd-tests --bench timing -- [OPTION]...
   --seconds N    length of each cell of the table (default 5)
@@ -149,13 +152,13 @@ fn positions(options: &Options, span: Duration, report: &mut Report) -> Result<(
         report.monitor_delay_frames.push(rig.monitor_delay() as f64 * f64::from(RATE) / 1e9);
         let mut cells: Vec<(Cell, Vec<Sample>)> = Vec::new();
         for period in PERIODS_MS {
-            let cell = position::measure(&rig, quantum, RATE, period, span)?;
+            let cell = position::measure(&rig, quantum, RATE, period, None, span)?;
             row(&cell.0);
             cells.push(cell);
         }
         plot::errors(&options.out.join(format!("positions-{quantum}.png")), quantum, &cells)?;
         report.positions.extend(cells.into_iter().map(|(cell, _)| cell));
-        let (resampled, _) = position::measure(&rig, quantum, 44_100, 10.0, span)?;
+        let (resampled, _) = position::measure(&rig, quantum, 44_100, 10.0, None, span)?;
         row(&resampled);
         report.positions.push(resampled);
         if report.queries.is_none() {
@@ -179,7 +182,7 @@ fn cadence(span: Duration, report: &mut Report) -> Result<()> {
     for fresh_ms in [2, 5, 10, 20, 100] {
         let cadence = Cadence { fresh: Nanos::from_millis(fresh_ms), ..Cadence::default() };
         let rig = Rig::start(256, cadence)?;
-        let (cell, _) = position::measure(&rig, 256, RATE, 100.0, span)?;
+        let (cell, _) = position::measure(&rig, 256, RATE, 100.0, None, span)?;
         println!(
             "{fresh_ms:7} ms   {:10.0}  {:10.0}    {:8.3} {:8.3} {:8.3}",
             cell.events_s, cell.wakeups_s, cell.pointer_ms.p50, cell.pointer_ms.p99, cell.pointer_ms.max
@@ -241,7 +244,8 @@ fn long(options: &Options, report: &mut Report) -> Result<()> {
     println!("\nThe guest's clock against the sink's over {} s", options.long);
     println!("{HEADER}");
     let rig = Rig::start(256, Cadence::default())?;
-    let (cell, samples) = position::measure(&rig, 256, RATE, 10.0, Duration::from_secs(options.long))?;
+    let (cell, samples) =
+        position::measure(&rig, 256, RATE, 10.0, Some(LONG_RING), Duration::from_secs(options.long))?;
     row(&cell);
     plot::long(&options.out.join("long.png"), &cell, &samples)?;
     report.long = Some(cell);

@@ -63,17 +63,20 @@ pub fn ring(period: u64, quantum: u32) -> u64 {
     (8 * period).max(2 * period + 3 * u64::from(quantum)).next_multiple_of(period)
 }
 
-/// Plays for `span`; the cell of it, and every error.
+/// Plays for `span` from a ring of `buffer` frames, or of [`ring`]; the cell of it, and every error.
 pub fn measure(
     rig: &Rig,
     quantum: u32,
     rate: u32,
     period_ms: f64,
+    buffer: Option<u64>,
     span: Duration,
 ) -> Result<(Cell, Vec<Sample>)> {
+    let period = (period_ms * f64::from(rate) / 1000.0).round() as u64;
+    let buffer = buffer.unwrap_or_else(|| ring(period, quantum * rate / RATE + 1));
     let mut disturbed = 0;
     loop {
-        match run(rig, quantum, rate, period_ms, span) {
+        match run(rig, quantum, rate, period_ms, buffer, span) {
             Ok(mut done) if done.1.len() > 10 => {
                 done.0.disturbed = disturbed;
                 return Ok(done);
@@ -89,9 +92,15 @@ pub fn measure(
     }
 }
 
-fn run(rig: &Rig, quantum: u32, rate: u32, period_ms: f64, span: Duration) -> Result<(Cell, Vec<Sample>)> {
+fn run(
+    rig: &Rig,
+    quantum: u32,
+    rate: u32,
+    period_ms: f64,
+    buffer: u64,
+    span: Duration,
+) -> Result<(Cell, Vec<Sample>)> {
     let period = (period_ms * f64::from(rate) / 1000.0).round() as u64;
-    let buffer = ring(period, quantum * rate / RATE + 1);
     let room = (span.as_secs() + 20) as usize * (RATE / quantum) as usize;
     let ear = Client::listen(&rig.desk.remote(), SINK, RATE, room)?;
     let pcm = rig.open(Direction::Playback, rate, period, buffer)?;

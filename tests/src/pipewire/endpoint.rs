@@ -17,6 +17,9 @@ use spa::pod::serialize::PodSerializer;
 use spa::pod::{Object, Pod, Value};
 use spa::utils::Direction;
 
+/// The node of a player.
+pub const PLAYER: &str = "test-player";
+
 /// Room for what is recorded, so that the data thread needn't ask for memory: 60 s of stereo.
 const ROOM: usize = 60 * 48_000 * 2;
 
@@ -88,6 +91,8 @@ struct Plan {
     rate: u32,
     play: bool,
     monitor: bool,
+    /// Whether the session manager links it; otherwise somebody else has to.
+    linked: bool,
 }
 
 impl Endpoint {
@@ -97,7 +102,7 @@ impl Endpoint {
     /// When the server can't be reached or the recording doesn't start within 10 s.
     pub fn record_sink(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
         let (remote, target) = (remote.to_owned(), target.to_owned());
-        let plan = Plan { remote, target, channels, rate, play: false, monitor: true };
+        let plan = Plan { remote, target, channels, rate, play: false, monitor: true, linked: true };
         Self::start(plan, Vec::with_capacity(ROOM))
     }
 
@@ -107,23 +112,48 @@ impl Endpoint {
     /// As for [`record_sink`](Self::record_sink).
     pub fn record_source(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
         let (remote, target) = (remote.to_owned(), target.to_owned());
-        let plan = Plan { remote, target, channels, rate, play: false, monitor: false };
+        let plan = Plan { remote, target, channels, rate, play: false, monitor: false, linked: true };
         Self::start(plan, Vec::with_capacity(ROOM))
     }
 
-    /// Plays `samples` into the source `target`, silence before [`play`](Self::play) is called and after the last one.
+    /// Plays into the sink `target`: silence before [`play`](Self::play) is called and after its last sample.
     ///
     /// # Errors
     /// When the server can't be reached or the playing doesn't start within 10 s.
     pub fn play_into(remote: &str, target: &str, channels: u32, rate: u32) -> Result<Self> {
         let (remote, target) = (remote.to_owned(), target.to_owned());
-        Self::start(Plan { remote, target, channels, rate, play: true, monitor: false }, Vec::new())
+        Self::start(
+            Plan { remote, target, channels, rate, play: true, monitor: false, linked: true },
+            Vec::new(),
+        )
+    }
+
+    /// Plays like [`play_into`](Self::play_into) into what the node [`PLAYER`] gets linked to: a session manager links no
+    /// player to a source.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn play_unlinked(remote: &str, channels: u32, rate: u32) -> Result<Self> {
+        let (remote, target) = (remote.to_owned(), String::new());
+        Self::start(
+            Plan { remote, target, channels, rate, play: true, monitor: false, linked: false },
+            Vec::new(),
+        )
+    }
+
+    /// Waits until it is called at every cycle.
+    ///
+    /// # Errors
+    /// When it isn't after 10 s.
+    pub fn runs(&self) -> Result<()> {
+        // Two cycles: the first may have run before the link was whole.
+        self.wait(Duration::from_secs(10), "running", |sound| (sound.cycles >= 2).then_some(()))
     }
 
     fn start(plan: Plan, samples: Vec<f32>) -> Result<Self> {
         let shared = Arc::new((Mutex::new(Sound { samples, ..Sound::default() }), Condvar::new()));
         let (quit, quitting) = pw::channel::channel();
-        let own = Arc::clone(&shared);
+        let (own, linked) = (Arc::clone(&shared), plan.linked);
         let thread = std::thread::spawn(move || {
             if let Err(error) = run(&plan, &own, quitting) {
                 lock(&own.0).error = Some(format!("{error:#}"));
@@ -131,8 +161,9 @@ impl Endpoint {
             }
         });
         let endpoint = Self { shared, quit, thread: Some(thread) };
-        // Two cycles: the first may have run before the link was whole.
-        endpoint.wait(Duration::from_secs(10), "running", |sound| (sound.cycles >= 2).then_some(()))?;
+        if linked {
+            endpoint.runs()?;
+        }
         Ok(endpoint)
     }
 
@@ -205,15 +236,19 @@ fn run(plan: &Plan, shared: &Arc<(Mutex<Sound>, Condvar)>, quit: pw::channel::Re
     let main_loop = MainLoopRc::new(None)?;
     let context = ContextRc::new(&main_loop, Some(properties! { "config.name" => "client-rt.conf" }))?;
     let core = context.connect_rc(Some(properties! { "remote.name" => plan.remote.as_str() }))?;
-    let name = if plan.play { "test-player" } else { "test-recorder" };
+    let name = if plan.play { PLAYER } else { "test-recorder" };
     let mut properties = properties! {
         "media.type" => "Audio",
         "media.category" => if plan.play { "Playback" } else { "Capture" },
         "node.name" => name,
-        "target.object" => plan.target.as_str(),
         "state.restore-props" => "false",
         "state.restore-target" => "false",
     };
+    if plan.linked {
+        properties.insert("target.object", plan.target.as_str());
+    } else {
+        properties.insert("node.autoconnect", "false");
+    }
     if plan.monitor {
         properties.insert("stream.capture.sink", "true");
     }

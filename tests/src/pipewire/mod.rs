@@ -2,4 +2,4 @@
 
 mod endpoint;
 
-pub use endpoint::{Endpoint, Gap, SILENCE, Sound};
+pub use endpoint::{Endpoint, Gap, PLAYER, SILENCE, Sound};

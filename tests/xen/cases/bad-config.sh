@@ -4,24 +4,22 @@ need_guest lab-old old || exit 1
 need_guest lab-new new || exit 1
 id=$(xl domid lab-old)
 
-# A device by hand, as xl writes it, with these further settings (PATH VALUE pairs) in the frontend's directory.
+# device NUMBER [PATH VALUE]...: a device by hand, as xl writes it, with these settings in the frontend's directory.
 device() {
-    local number=$1 front=/local/domain/$id/device/vsnd/$1 back=/local/domain/0/backend/vsnd/$id/$1
+    local front=/local/domain/$id/device/vsnd/$1 back=/local/domain/0/backend/vsnd/$id/$1 settings=()
     shift
-    xenstore-write "$front/backend" "$back" "$front/backend-id" 0 "$front/state" 3
     while (($#)); do
-        xenstore-write -- "$front/$1" "$2"
+        settings+=("$front/$1" "$2")
         shift 2
     done
+    xenstore-write -- "$front/backend" "$back" "$front/backend-id" 0 "$front/state" 3 "${settings[@]}"
     xenstore-chmod -r "$front" "n$id" r0
-    xenstore-write "$back/frontend" "$front" "$back/frontend-id" "$id" "$back/online" 1
-    xenstore-write "$back/state" 1
-    xenstore-chmod -r "$back" n0 "r$id"
+    xenstore-write "$back/frontend" "$front" "$back/frontend-id" "$id" "$back/online" 1 "$back/state" 1
 }
 
 record_sink spk speakers || exit 1
 failed=0
-play lab-new play-1 480 4800 &
+play lab-new long 480 4800 &
 player=$!
 sleep 1
 long=$(printf 'x%.0s' $(seq 2000))

@@ -21,6 +21,7 @@ for round in 1 2; do
     need_guest "$guest" "$kernel" || exit 1
     gsh "$guest" 'aplay -q -D hw:0,0 --period-size=480 --buffer-size=4800 /signals/long.wav & sleep 3'
     holdings "playing-$round"
+    ps -L -o comm,cls,rtprio,ni,time -p "$bridge" >"$case_out/threads"
     drop_guest "$guest"
     sleep 3
     holdings "after-$round"

@@ -10,6 +10,9 @@ for round in 1 2; do
     xl vsnd-list lab-bare
     xl vsnd-detach lab-bare 0 || failed=1
     xenstore-ls "/local/domain/0/backend/vsnd/$(xl domid lab-bare)" >"$case_out/left-$round" 2>/dev/null
+    # Linux waits a second for the backend of a removed device, then closes it by its path: a new one there by then would be
+    # closed in its place and never be looked at.
+    sleep 2
     gsh lab-bare '[ ! -e /dev/snd/controlC0 ]' || { say "the card is still there"; failed=1; }
 done
 stop_recording

@@ -46,7 +46,7 @@ install -d -m 700 -o ann -g ann /home/ann /run/user/1000
 install -d -m 755 -o ann -g ann /run/rec
 
 # The user's session
-as_user dbus-daemon --session --address=unix:path=/run/user/1000/bus --nofork --nopidfile >"$OUT/session-bus.log" 2>&1 &
+become_user dbus-daemon --session --address=unix:path=/run/user/1000/bus --nofork --nopidfile >"$OUT/session-bus.log" 2>&1 &
 wait_for 10 test -S /run/user/1000/bus || die "no session bus"
 mkdir -p /home/ann/.config
 cp -r "$LAB/dom0/pipewire" /home/ann/.config/pipewire

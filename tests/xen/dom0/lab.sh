@@ -12,31 +12,45 @@ die() {
     exit 1
 }
 
+# An input that never has anything and never ends: read -t on it is a sleep without a process, of which many would disturb the
+# sound on an emulated processor.
+mkfifo /run/silent
+exec {silent}<>/run/silent
+
+doze() {
+    read -r -t "$1" -u "$silent" || true
+}
+
 # wait_for SECONDS COMMAND...: until it succeeds.
 wait_for() {
     local ticks=$(($1 * 10))
     shift
     until "$@" >/dev/null 2>&1; do
         ((ticks-- > 0)) || return 1
-        sleep 0.1
+        doze 0.1
     done
 }
 
-# as_user COMMAND...: as the desktop user, with the limits that a desktop gives its sound server.
-as_user() (
+# become_user COMMAND...: this shell becomes the command, run by the desktop user with the limits that a desktop gives its sound
+# server. For what runs in the background: $! is then the command itself.
+become_user() {
     ulimit -r 95 -e 40 -l unlimited -c 0
     exec setpriv --reuid 1000 --regid 1000 --init-groups env -i HOME=/home/ann USER=ann PATH="$PATH" LANG=C.UTF-8 \
         XDG_RUNTIME_DIR=/run/user/1000 DBUS_SESSION_BUS_ADDRESS=unix:path=/run/user/1000/bus \
         VSND_LOG="$(cat "$LAB/log-level")" "$@"
+}
+
+as_user() (
+    become_user "$@"
 )
 
 # --- the sound server -------------------------------------------------------------------------------------------------------
 
 start_sound() {
-    as_user pipewire >>"$OUT/pipewire.log" 2>&1 &
+    become_user pipewire >>"$OUT/pipewire.log" 2>&1 &
     wait_for 20 as_user pw-cli info 0 || return 1
-    as_user wireplumber >>"$OUT/wireplumber.log" 2>&1 &
-    as_user pipewire-pulse >>"$OUT/pipewire-pulse.log" 2>&1 &
+    become_user wireplumber >>"$OUT/wireplumber.log" 2>&1 &
+    become_user pipewire-pulse >>"$OUT/pipewire-pulse.log" 2>&1 &
     wait_for 20 as_user pactl info || return 1
     wait_for 20 sound_is_routed || return 1
     as_user pactl set-default-sink spk
@@ -51,7 +65,7 @@ sound_is_routed() {
 # --- the bridge -------------------------------------------------------------------------------------------------------------
 
 start_bridge() {
-    as_user /run/vsnd-bridge run --server pipewire --capture allow >>"$OUT/bridge.log" 2>&1 &
+    become_user /run/vsnd-bridge run --server pipewire --capture allow >>"$OUT/bridge.log" 2>&1 &
     bridge=$!
     sleep 0.5
     kill -0 "$bridge"
@@ -73,25 +87,30 @@ need_guest() {
     local name=$1 kernel=$2 vsnd=${3-$usual_vsnd}
     xl domid "$name" >/dev/null 2>&1 && return
     if [[ ! -f /run/guest-$kernel.img ]]; then
+        cp "$LAB/guest-$kernel.vmlinux" /run/
         # the kernel unpacks one archive after the other
         { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -not -path 'signals/host*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
     fi
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
 type = "pv"
-kernel = "$LAB/guest-$kernel.vmlinuz"
+kernel = "/run/guest-$kernel.vmlinux"
 ramdisk = "/run/guest-$kernel.img"
 extra = "console=hvc0 quiet mitigations=off"
-memory = 256
+memory = 192
 vcpus = 1
+cpus = "1"
 on_poweroff = "destroy"
 on_crash = "destroy"
+vif = ['script=$LAB/dom0/vif']
 ${vsnd:+vsnd = $vsnd}
 EOF
     keep_console "$name"
     pkill -HUP xenconsoled # it opens its log files anew
     xl create -q "/run/$name.cfg" || { say "$name can't be created"; return 1; }
+    say "$name is created"
     wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log" || { say "$name does not boot"; return 1; }
+    say "$name has booted"
     [[ -z $vsnd ]] || wait_for_card "$name"
 }
 
@@ -102,24 +121,49 @@ wait_for_card() {
     }
 }
 
-# gsh NAME COMMAND: runs COMMAND in the guest's shell, prints what it prints, returns its status. For at most GSH_SECONDS.
+# gsh NAME COMMAND: runs COMMAND in the guest's shell; prints what it prints, returns its status. Gives up after GSH_SECONDS. The
+# console's log is read as it grows.
 gsh() {
-    local log=$console_dir/guest-$1.log id tty number
+    local log=$console_dir/guest-$1.log id tty number line='' part running='' deadline=$((SECONDS + ${GSH_SECONDS:-60}))
     id=$(xl domid "$1") || return 1
     tty=$(xenstore-read "/local/domain/$id/console/tty") || return 1
     number=$(date +%s%N)
+    exec {console}<"$log"
     printf '%s %s\n' "$number" "$2" >"$tty"
-    wait_for "${GSH_SECONDS:-60}" grep -q "^@done $number [0-9]" "$log" || { say "$1 does not come to an end with: $2"; return 1; }
-    sed -n "/^@run $number/,/^@done $number/{/^@run $number/d; /^@done $number/d; s/\r\$//; p}" "$log"
-    return "$(sed -n "s/^@done $number \([0-9]*\).*/\1/p" "$log")"
+    while ((SECONDS < deadline)); do
+        # at the end of what there is, read has got a part of a line or nothing
+        if ! read -r -u "$console" part; then
+            line+=$part
+            doze 0.1
+            continue
+        fi
+        line+=$part
+        line=${line%$'\r'}
+        case $line in
+        "@run $number") running=1 ;;
+        "@done $number "*)
+            exec {console}<&-
+            return "${line##* }"
+            ;;
+        *) [[ -z $running ]] || printf '%s\n' "$line" ;;
+        esac
+        line=''
+    done
+    exec {console}<&-
+    say "$1 does not come to an end with: $2"
+    return 1
 }
 
-# pull NAME FILE TO: copies a file out of the guest, by its console.
+# pull NAME FILE TO: copies a file out of the guest, by the network: xenconsoled lets 150 messages a second pass.
 pull() {
-    local sum
-    GSH_SECONDS=120 gsh "$1" "base64 $2" | base64 -d -i >"$3"
-    sum=$(gsh "$1" "cksum <$2" | head -n 1)
-    [[ $sum == "$(cksum <"$3")" ]] || { say "$2 of $1 did not arrive whole"; return 1; }
+    local id listener
+    id=$(xl domid "$1") || return 1
+    # nc hangs up at the end of its input
+    busybox nc -l -p 7777 <&"$silent" >"$3" &
+    listener=$!
+    gsh "$1" "ifconfig eth0 10.77.$id.2 netmask 255.255.255.0 up && nc 10.77.$id.1 7777 <$2" && wait "$listener"
+    kill "$listener" 2>/dev/null
+    [[ $(gsh "$1" "md5sum <$2" | head -n 1) == "$(md5sum <"$3")" ]] || { say "$2 of $1 did not arrive whole"; return 1; }
 }
 
 keep_console() {
@@ -146,14 +190,14 @@ drop_all_guests() {
 # record_sink SINK NAME: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
 record_sink() {
     recorded+=("$2")
-    as_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
+    become_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
     recorders+=($!)
     wait_for 10 test -s "/run/rec/$2.raw" || { say "$1 can't be recorded"; return 1; }
 }
 
 stop_recording() {
     local name
-    sleep 1.5 # what parec has not yet written
+    doze 1.5 # what parec has not yet written
     kill "${recorders[@]}"
     wait "${recorders[@]}"
     for name in "${recorded[@]}"; do
@@ -167,6 +211,8 @@ play() {
     local log=$case_out/aplay-${5:-$2}.log
     gsh "$1" "aplay -v -D hw:0,0 --period-size=$3 --buffer-size=$4 /signals/$2.wav" >"$log" 2>&1
     local status=$?
+    # aplay takes the next best size without a word
+    grep -q "^  buffer_size *: $4$" "$log" && grep -q "^  period_size *: $3$" "$log" || status=1
     say "$1 plays $2 with $3/$4: $status, $(grep -c underrun "$log") underruns"
     echo "status $status" >>"$log"
     return "$status"
@@ -174,7 +220,7 @@ play() {
 
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
-    as_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
+    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
     speaker=$!
     wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
     as_user pw-link speaker:output_FR mic:input_FR
