@@ -6,6 +6,11 @@
 //!
 //! This crate knows nothing of Xen.
 
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod activity;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod backoff;
+#[cfg(feature = "pipewire")]
 mod convert;
 mod format;
 mod null;
@@ -15,7 +20,10 @@ mod server;
 mod timing;
 mod units;
 
+#[cfg(feature = "pipewire")]
 pub mod pipewire;
+#[cfg(feature = "pulseaudio")]
+pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
 pub use null::{NullClock, NullServer};

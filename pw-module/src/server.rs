@@ -100,6 +100,12 @@ pub enum ServerEvent {
     Node(NodeEvent),
 }
 
+/// A text without whatever a C string or a terminal can't hold: texts come from a guest's configuration.
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// A sound server. Its methods never wait for the server: they post a command to the server's thread and return.
 pub trait SoundServer: Send + Sync {
     /// Shows `ring` as a node until the returned handle is dropped. Failures arrive as [`NodeState::Failed`].
