@@ -9,6 +9,7 @@ mod loopback;
 mod params;
 mod plot;
 mod position;
+mod pulse;
 mod rig;
 mod stats;
 mod truth;
@@ -30,13 +31,16 @@ const PERIODS_MS: [f64; 4] = [1.0, 5.0, 10.0, 21.0];
 /// Ring of the long run, in frames: half a second, which no busy moment of the machine empties.
 const LONG_RING: u64 = 24_000;
 
+/// Ring of the guest on PulseAudio, in frames: its latency is counted in tens of milliseconds.
+const PULSE_RING: u64 = 9_600;
+
 const USAGE: &str = "\
 usage: cargo bench -p vsnd-tests --bench timing -- [OPTION]...
   --seconds N    length of each cell of the table (default 5)
   --long N       length of the run whose rate is compared with the sink's (default 600; 0: none)
   --restarts N   restarts of the loop-back (default 10; 0: none)
   --out DIR      where timing.json and the plots go (default target/bench)
-  --only PART    positions, cadence, latency, loopback or long";
+  --only PART    positions, cadence, latency, loopback, pulse or long";
 
 struct Options {
     seconds: u64,
@@ -81,6 +85,7 @@ struct Report {
     monitor_delay_frames: Vec<f64>,
     positions: Vec<Cell>,
     cadence: Vec<CadenceRow>,
+    pulse: Vec<Cell>,
     long: Option<Cell>,
     latency: Vec<latency::Latency>,
     loopback: Vec<loopback::LoopBack>,
@@ -110,6 +115,9 @@ fn main() -> Result<()> {
     }
     if options.wants("loopback") && options.restarts > 0 {
         loop_back(&options, &mut report)?;
+    }
+    if options.wants("pulse") {
+        pulse(span, &mut report)?;
     }
     if options.wants("long") && options.long > 0 {
         long(&options, &mut report)?;
@@ -236,6 +244,19 @@ fn loop_back(options: &Options, report: &mut Report) -> Result<()> {
             result.period_frames, result.single_ms.p50, result.single_ms.p99, result.single_ms.max
         );
         report.loopback.push(result);
+    }
+    Ok(())
+}
+
+fn pulse(span: Duration, report: &mut Report) -> Result<()> {
+    println!("\nPositions on a real PulseAudio (null sink, norewinds=1, blocks of 480 frames)");
+    println!("{HEADER}");
+    let rig = Rig::start_pulse()?;
+    for period in PERIODS_MS {
+        let (cell, _) = position::measure(&rig, 480, RATE, period, Some(PULSE_RING), span)?;
+        row(&cell);
+        println!("        the sink heard it interrupted {} times", cell.breaks);
+        report.pulse.push(cell);
     }
     Ok(())
 }
