@@ -28,8 +28,8 @@ use rig::{RATE, Rig};
 const QUANTA: [u32; 3] = [64, 256, 1024];
 const PERIODS_MS: [f64; 4] = [1.0, 5.0, 10.0, 21.0];
 
-/// Ring of the long run, in frames: half a second, which no busy moment of the machine empties.
-const LONG_RING: u64 = 24_000;
+/// Ring of the long run, in frames: five seconds, which no pause of the machine empties.
+const LONG_RING: u64 = 240_000;
 
 /// Ring of the guest on PulseAudio, in frames: its latency is counted in tens of milliseconds.
 const PULSE_RING: u64 = 9_600;

@@ -57,6 +57,9 @@ enum Ear {
     Pulse(pulse::Ear),
 }
 
+/// A run that is not tried again for an interruption.
+const LONG: Duration = Duration::from_secs(60);
+
 /// One error, for the plots.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
@@ -142,8 +145,9 @@ fn run(
         // Through a resampler no frame arrives as it was.
         Truth::from_onset(&cycles, f64::from(rate), RATE, delay)
     };
-    // PulseAudio is not in real time throughout: on a busy machine it breaks off now and then.
-    if truth.breaks > 0 && rig.pulse().is_none() {
+    // PulseAudio is not in real time throughout, and in a long run any machine is busy once: the position goes on through
+    // an interruption, so it can be compared all the same.
+    if truth.breaks > 0 && rig.pulse().is_none() && span < LONG {
         bail!("the sink heard the signal broken {} times", truth.breaks);
     }
     let own_error = if rig.pulse().is_some() { PULSE_ERROR } else { OWN_ERROR };
