@@ -72,10 +72,13 @@ pub struct Sample {
 /// ahead.
 const PULSE_ERROR: f64 = 12.0;
 
-/// What a guest should have as a ring for `period` at this `quantum`: eight periods, and no less than two of the server's
+/// In frames: 40 ms, in which a busy machine finds time for an application of the guest's.
+const SHORTEST_RING: u64 = 1920;
+
+/// What a guest should have as a ring for `period` at this `quantum`: eight periods, [`SHORTEST_RING`], and no less than two of the server's
 /// cycles more than the two periods that it needs to be woken and to write.
 pub fn ring(period: u64, quantum: u32) -> u64 {
-    (8 * period).max(2 * period + 3 * u64::from(quantum)).next_multiple_of(period)
+    (8 * period).max(2 * period + 3 * u64::from(quantum)).max(SHORTEST_RING).next_multiple_of(period)
 }
 
 /// Plays for `span` from a ring of `buffer` frames, or of [`ring`]; the cell of it, and every error.
