@@ -17,10 +17,13 @@ use super::rig::RATE;
 /// The frames of one block of the null sink.
 const BLOCK: usize = 480;
 
+/// Frames that came together, and when: in nanoseconds of CLOCK_MONOTONIC.
+type Piece = (i64, Vec<Frame>);
+
 /// PulseAudio's own recorder on the sink's monitor, whose pieces are stamped as they come.
 pub struct Ear {
     child: Child,
-    pieces: Arc<Mutex<Vec<(i64, Vec<Frame>)>>>,
+    pieces: Arc<Mutex<Vec<Piece>>>,
     thread: Option<JoinHandle<()>>,
 }
 
