@@ -185,31 +185,3 @@ fn a_sink_that_goes_and_comes_takes_the_stream_along() {
     let position = ring.cursor().position.0;
     passed(&ring, position + 9_600);
 }
-
-/// What this process holds.
-fn open_files() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-#[test]
-fn fifty_streams_later_nothing_is_left() {
-    let desk = Desk::pulse();
-    let clients = || desk.tool("pactl", &["list", "short", "clients"]).matches("alpha").count();
-    let streams = || desk.tool("pactl", &["list", "short", "sink-inputs"]).lines().count();
-    let mut files = 0;
-    for round in 0..50 {
-        let (node, ring, name) = playing(&desk, &format!("alpha{}", round % 3));
-        if round % 2 == 0 {
-            desk.running(&name);
-            passed(&ring, 1);
-        }
-        ring.close();
-        drop(node);
-        if round == 10 {
-            files = open_files();
-        }
-    }
-    eventually("no stream", || (streams() == 0).then_some(()));
-    assert!(open_files() <= files + 3, "{} files after {files}", open_files());
-    eventually("no client", || (clients() == 0).then_some(()));
-}
