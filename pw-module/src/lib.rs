@@ -10,6 +10,8 @@
 mod activity;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod backoff;
+#[cfg(feature = "pipewire")]
+mod convert;
 mod format;
 mod null;
 mod pages;

@@ -112,7 +112,7 @@ pub trait SoundServer: Send + Sync {
     /// `None`: this server has no nodes, and the ring is left to the [`NullClock`](crate::NullClock).
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>>;
 
-    /// Sample formats that the server carries without a conversion of ours.
+    /// Sample formats that the server carries: as they are, or as others of the same width without loss.
     fn carries(&self, format: crate::SampleFormat) -> bool;
 }
 

@@ -156,7 +156,13 @@ fn encode(out: &mut Vec<u8>, sample: SampleFormat, value: i32) {
         SampleFormat::F32Be => out.extend(float.to_be_bytes()),
         SampleFormat::F64Le => out.extend(f64::from(float).to_le_bytes()),
         SampleFormat::MuLaw | SampleFormat::ALaw => out.push(loud(value)),
-        other => panic!("no way to write {other:?}"),
+        SampleFormat::F64Be => out.extend(f64::from(float).to_be_bytes()),
+        SampleFormat::U16Le => out.extend((((value >> 8) + 0x8000) as u16).to_le_bytes()),
+        SampleFormat::U16Be => out.extend((((value >> 8) + 0x8000) as u16).to_be_bytes()),
+        SampleFormat::U24In32Le => out.extend((value + 0x80_0000).to_le_bytes()),
+        SampleFormat::U24In32Be => out.extend((value + 0x80_0000).to_be_bytes()),
+        SampleFormat::U32Le => out.extend((((value + 0x80_0000) as u32) << 8).to_le_bytes()),
+        SampleFormat::U32Be => out.extend((((value + 0x80_0000) as u32) << 8).to_be_bytes()),
     }
 }
 

@@ -93,7 +93,7 @@ impl SoundServer for PipeWireServer {
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::audio_format(format).is_some()
+        format::carries(format)
     }
 }
 
