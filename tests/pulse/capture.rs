@@ -10,8 +10,8 @@ use vsnd_tests::pulse::MICROPHONE;
 use vsnd_tests::rings::Busy;
 
 use crate::desk::{
-    Desk, PATIENCE, Private, assert_heard, contents, eventually, expected, keeping_pace, passed, simple_ring,
-    sleep, spec,
+    Desk, PATIENCE, Private, contents, eventually, expected, judge, keeping_pace, passed, simple_ring, sleep,
+    spec,
 };
 
 const FRAMES: u64 = 24_000;
@@ -81,7 +81,7 @@ fn every_frame_of_a_source_is_recorded() {
             }
             let first = recorded.iter().position(|sample| *sample != 0.0).expect("something recorded");
             let last = recorded.iter().rposition(|sample| *sample != 0.0).unwrap();
-            assert_heard(&recorded[first..=last], &sound, "the recording");
+            judge(&desk, &recorded[first..=last], &sound, "the recording")?;
             Ok(())
         });
     }

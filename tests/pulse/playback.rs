@@ -5,8 +5,8 @@ use vsnd_tests::pulse::{PrivatePulse, SINK};
 use vsnd_tests::rings::{Busy, Feeder, heard, noise};
 
 use crate::desk::{
-    Desk, Private, assert_heard, eventually, expected, keeping_pace, kept_pace, passed, put, ring,
-    simple_ring, sleep, spec, stereo, write,
+    Desk, Private, eventually, expected, judge, keeping_pace, kept_pace, passed, put, ring, simple_ring,
+    sleep, spec, stereo, write,
 };
 
 const CARRIED: [SampleFormat; 11] = [
@@ -38,7 +38,7 @@ fn play_once(desk: &Desk, format: StreamFormat) -> Result<(), Busy> {
     ear.heard(1);
     let sound = ear.finish();
     kept_pace(&sound, &[&ring])?;
-    assert_heard(&sound.sounds().concat(), &expected(format, 0, FRAMES), &format!("{:?}", format.sample()));
+    judge(desk, &sound.sounds().concat(), &expected(format, 0, FRAMES), &format!("{:?}", format.sample()))?;
     Ok(())
 }
 
@@ -85,7 +85,7 @@ fn each_run_is_heard_from_its_first_frame() {
             kept_pace(&sound, &[&ring])?;
             for (run, heard) in (0..).zip(sound.sounds()) {
                 let sound = expected(format, run * 10_000, (run + 1) * 10_000);
-                assert_heard(heard, &sound, &format!("run {run}"));
+                judge(&desk, heard, &sound, &format!("run {run}"))?;
             }
             Ok(())
         });
@@ -113,7 +113,7 @@ fn a_ring_that_goes_round_is_heard_without_a_seam() {
             return Err(Busy("the guest was too slow".to_owned()));
         }
         let end = ring.cursor().position.0;
-        assert_heard(&sound.sounds().concat(), &expected(format, 0, end), "the sound");
+        judge(&desk, &sound.sounds().concat(), &expected(format, 0, end), "the sound")?;
         Ok(())
     });
 }
@@ -175,7 +175,7 @@ fn a_resting_node_costs_no_cycles_and_wakes_whole() {
             kept_pace(&sound, &[&ring])?;
             for (run, heard) in (0..).zip(sound.sounds()) {
                 let sound = expected(format, run * 8_000, (run + 1) * 8_000);
-                assert_heard(heard, &sound, &format!("run {run}"));
+                judge(&desk, heard, &sound, &format!("run {run}"))?;
             }
             Ok(())
         });

@@ -9,6 +9,9 @@ use super::timing::Line;
 use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, Timing};
 
+/// Blocks of silence after which a server that still doesn't tell that it plays gets the ring's frames all the same.
+const LONGEST_DRY: u32 = 16;
+
 /// What the handle and the thread that owns the stream share.
 #[derive(Default)]
 pub(super) struct Shared {
@@ -39,6 +42,8 @@ pub(super) struct Report {
     /// How long a frame takes from the queue to the loudspeaker (playback), or from the microphone to the queue
     /// (capture; negative where the source is a sink's monitor, which is ahead of the loudspeaker), in microseconds.
     pub(super) latency: i64,
+    /// Whether the server had frames when it needed them last (playback).
+    pub(super) playing: bool,
 }
 
 /// A stream's account of its frames. Stream positions count from the stream's creation; those of the ring differ from
@@ -56,6 +61,9 @@ pub(super) struct Process {
     cycle: Frames,
     /// The stream position behind the last frame that came from the ring.
     sounded: i64,
+    /// Blocks that were silent because the server has no frames, at the beginning or after an interruption, and hasn't told
+    /// yet that it plays again: what it is given meanwhile may be too late to be heard. `None` while it plays.
+    dry: Option<u32>,
     line: Line,
     /// The stream position of the newest report, just as it was told.
     told: Option<i64>,
@@ -72,6 +80,7 @@ impl Process {
             given: Frames(0),
             cycle: Frames(0),
             sounded: 0,
+            dry: Some(0),
             line,
             told: None,
         }
@@ -88,7 +97,8 @@ impl Process {
 
     /// Fills `out`, whole frames, with what is played next.
     pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
-        let first = if self.shared.released() {
+        self.dry = self.dry.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_DRY);
+        let first = if self.dry.is_some() || self.shared.released() {
             self.ring.format().fill_silence(out);
             None
         } else {
@@ -115,11 +125,21 @@ impl Process {
         self.moved = self.moved.saturating_add(self.frames(octets));
     }
 
-    /// The machine was too slow for the server: an interruption that was heard, or a hole in the recording.
+    /// The machine was too slow for the server: a hole in the recording.
     pub(super) fn missed(&mut self) {
         if self.offset.is_some() && self.ring.cursor().running {
             self.ring.missed_cycle();
         }
+    }
+
+    /// The server ran out of frames when it had read `octets` of them.
+    pub(super) fn ran_dry(&mut self, octets: u64) {
+        let at = i64::try_from(octets).unwrap_or(0) / i64::from(self.ring.format().frame_octets());
+        // Behind the last frame so far the silence is only heard if the ring goes on.
+        if at < self.sounded || (self.offset.is_some() && self.ring.cursor().running) {
+            self.ring.missed_cycle();
+        }
+        self.dry = Some(0);
     }
 
     fn frames(&self, octets: usize) -> i64 {
@@ -152,6 +172,9 @@ impl Process {
             }
         };
         self.line.report(report.at, position);
+        if report.playing {
+            self.dry = None;
+        }
         self.told = Some(position);
         // Between a block and the report after it the ring may have been stopped, or taken over.
         let cursor = self.ring.cursor();
@@ -204,7 +227,9 @@ mod tests {
         let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
         let pages = Pages::anonymous(9600 * 4).unwrap();
         let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
-        (Process::new(Arc::clone(&ring), Arc::default()), ring)
+        let mut process = Process::new(Arc::clone(&ring), Arc::default());
+        process.dry = None;
+        (process, ring)
     }
 
     fn played(process: &mut Process, frames: usize) {
@@ -217,6 +242,7 @@ mod tests {
             write_index: write_index * 4,
             read_index: read_index * 4,
             latency,
+            playing: true,
         }
     }
 
@@ -292,6 +318,33 @@ mod tests {
         assert!(!process.all_heard(), "not yet two cycles");
         process.report(report(110, 2_480, 1_440, 0));
         assert!(process.all_heard());
+    }
+
+    #[test]
+    fn a_server_without_frames_gets_silence_until_it_plays() {
+        let (mut process, ring) = process(Direction::Playback);
+        ring.start();
+        process.ran_dry(0);
+        played(&mut process, 4_800);
+        assert_eq!((ring.cursor().position, ring.missed_cycles()), (Frames(0), 0), "a beginning");
+        process.report(report(10, 4_800, 100, 0));
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(16));
+        process.ran_dry(5_280 * 4);
+        assert_eq!(ring.missed_cycles(), 1);
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(16), "nothing is given away");
+        for _ in 0..LONGEST_DRY {
+            played(&mut process, 480);
+        }
+        assert_eq!(ring.cursor().position, Frames(496), "it never told that it plays");
+        ring.stop();
+        let played_so_far = process.moved;
+        process.ran_dry(4 * (played_so_far as u64 - 10));
+        assert_eq!(ring.missed_cycles(), 2, "told after the stop");
+        played(&mut process, 480);
+        process.ran_dry(4 * process.moved as u64);
+        assert_eq!(ring.missed_cycles(), 2, "behind the sound");
     }
 
     #[test]

@@ -72,6 +72,8 @@ pub(super) struct Stream {
     asked: Option<Operation<dyn FnMut(bool)>>,
     /// The stamp of the newest report.
     reported: Option<UnixTs>,
+    /// Where the server ran out of frames last, in octets.
+    ran_dry: Option<u64>,
 }
 
 impl Stream {
@@ -105,7 +107,7 @@ impl Stream {
         }
         .map_err(StreamError::Connect)?;
         let process = Process::new(Arc::clone(ring), Arc::clone(shared));
-        Ok(Self { stream, process, corked: !active, asked: None, reported: None })
+        Ok(Self { stream, process, corked: !active, asked: None, reported: None, ran_dry: None })
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -151,6 +153,7 @@ impl Stream {
         if self.corked || !self.is_ready() {
             return false;
         }
+        self.take_interruption();
         self.take_report();
         let more = match self.process.direction() {
             Direction::Playback => self.write(),
@@ -175,6 +178,14 @@ impl Stream {
         }
     }
 
+    fn take_interruption(&mut self) {
+        let ran_dry = self.stream.get_underflow_index();
+        if ran_dry != self.ran_dry {
+            self.ran_dry = ran_dry;
+            self.process.ran_dry(ran_dry.unwrap_or(0));
+        }
+    }
+
     fn take_report(&mut self) {
         let Some(info) = self.stream.get_timing_info() else { return };
         if self.reported == Some(info.timestamp) {
@@ -193,6 +204,7 @@ impl Stream {
             write_index: info.write_index,
             read_index: info.read_index,
             latency,
+            playing: info.playing != 0,
         });
     }
 
@@ -204,9 +216,6 @@ impl Stream {
         // More room than there is in an empty queue: the server has played on without us for so long.
         let mut late = writable.saturating_sub(room);
         late -= late % frame;
-        if late > 0 {
-            self.process.missed();
-        }
         let mut left = writable - writable % frame;
         if left == 0 {
             return None;

@@ -25,6 +25,10 @@ const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_mil
 const CLIENT_RETRY: Nanos = Nanos::from_millis(200);
 /// How long the last tails may take once the server object is dropped.
 const FAREWELL: Nanos = Nanos::from_millis(3_500);
+/// How nice the thread is to others.
+const NICE: i32 = -11;
+/// Turns of libpulse's loop before streams are looked at: more than the packets that a stream can have on their way.
+const MOST_TURNS: usize = 64;
 /// How long the loop sleeps at most.
 const LONGEST_SLEEP: Nanos = Nanos::from_millis(60_000);
 
@@ -71,6 +75,10 @@ struct Thread {
 
 /// Runs until a [`Command::Quit`] arrives.
 pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Option<String>) {
+    // As PulseAudio's own, where the desktop allows it: half of a stream's latency is there to be late in, and no more.
+    if let Err(errno) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%errno, "the thread for PulseAudio keeps its priority");
+    }
     let mut thread = Thread {
         nodes: BTreeMap::new(),
         clients: HashMap::new(),
@@ -91,7 +99,7 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
         if thread.quit_at.is_some_and(|at| thread.nodes.is_empty() || at <= now) {
             break;
         }
-        thread.sleep(now);
+        thread.wait(now);
         // Frames first: nothing else is in a hurry.
         thread.turn_nodes();
         while let Some(command) = thread.inbox.next() {
@@ -101,19 +109,24 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
 }
 
 impl Thread {
-    /// One turn of libpulse's loop.
-    fn sleep(&mut self, now: Nanos) {
+    /// Waits until something is due or the server sent something, and reads all of it: requests for frames come in many
+    /// pieces, and only their sum tells how far the server is.
+    fn wait(&mut self, now: Nanos) {
         let wait = match self.deadline() {
             _ if self.more => Nanos(0),
             Some(at) => (at - now).max(Nanos(0)).min(LONGEST_SLEEP),
             None => LONGEST_SLEEP,
         };
         // Rounded up, or the loop would turn idly through the last microsecond.
-        let wait = MicroSeconds(wait.0.unsigned_abs().div_ceil(1_000));
-        // Each of the three fails only with a loop that is broken or told to quit, which nobody does.
-        let turned = self.mainloop.prepare(Some(wait)).and_then(|()| self.mainloop.poll());
-        if turned.and_then(|_| self.mainloop.dispatch()).is_err() {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+        let mut wait = MicroSeconds(wait.0.unsigned_abs().div_ceil(1_000));
+        for _ in 0..MOST_TURNS {
+            // Each of the three fails only with a loop that is broken or told to quit, which nobody does.
+            let turned = self.mainloop.prepare(Some(wait)).and_then(|()| self.mainloop.poll());
+            match turned.and_then(|_| self.mainloop.dispatch()) {
+                Ok(0) => return,
+                Ok(_) => wait = MicroSeconds(0),
+                Err(_) => return std::thread::sleep(std::time::Duration::from_millis(10)),
+            }
         }
     }
 
