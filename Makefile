@@ -89,7 +89,8 @@ install: target/release/vsnd-bridge
 	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
 	install -D -m 644 -t $(DESTDIR)$(SYSUSERSDIR) contrib/sysusers.d/vsnd-bridge.conf
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
 ifeq ($(DESTDIR),)
 	@echo 'Now, once, as root:'

@@ -17,10 +17,13 @@ use super::rig::RATE;
 /// The frames of one block of the null sink.
 const BLOCK: usize = 480;
 
+/// Frames, and when they came.
+type Piece = (i64, Vec<Frame>);
+
 /// PulseAudio's own recorder on the sink's monitor, whose pieces are stamped as they come.
 pub struct Ear {
     child: Child,
-    pieces: Arc<Mutex<Vec<(i64, Vec<Frame>)>>>,
+    pieces: Arc<Mutex<Vec<Piece>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,7 +33,7 @@ impl Ear {
         parec.args(["--raw", "--format=s16le", "--rate=48000", "--channels=2", "--latency-msec=10"]);
         let mut child = parec.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("parec")?;
         let mut out = child.stdout.take().context("parec's output")?;
-        let pieces = Arc::<Mutex<Vec<(i64, Vec<Frame>)>>>::default();
+        let pieces = Arc::<Mutex<Vec<Piece>>>::default();
         let own = Arc::clone(&pieces);
         let thread = std::thread::spawn(move || {
             let mut rest = Vec::new();

@@ -37,7 +37,7 @@ pub const RIGHT: usize = 1;
 
 /// A private sound server.
 enum Desk {
-    PipeWire(PrivateServer),
+    PipeWire(Box<PrivateServer>),
     PulseAudio(PrivatePulse),
 }
 
@@ -79,7 +79,7 @@ impl Rig {
     /// A graph with cycles of exactly `quantum` frames, the bridge on it, and a guest with a card.
     pub fn start(quantum: u32, cadence: Cadence) -> Result<Self> {
         let options = Options { quantum, min_quantum: quantum, rate: RATE, ..Options::default() };
-        let mut rig = Self::on(Desk::PipeWire(PrivateServer::start(options)?), cadence)?;
+        let mut rig = Self::on(Desk::PipeWire(Box::new(PrivateServer::start(options)?)), cadence)?;
         rig.monitor_delay = rig.find_monitor_delay()?;
         Ok(rig)
     }
