@@ -44,11 +44,14 @@ open_scope() {
     in_scope "$name" apt-get -qq update || die "cannot read the package lists of $*"
 }
 
-# fetch SCOPE PACKAGE...: downloads these packages alone, without what they depend on.
+# fetch SCOPE PACKAGE...: downloads these packages alone, without what they depend on; prints where they are.
 fetch() {
-    local scope=$1
+    local scope=$1 package
     shift
-    (cd "$lab/debs/$scope" && in_scope "$scope" apt-get -qq download "$@") || die "cannot download $*"
+    (cd "$lab/debs/$scope" && in_scope "$scope" apt-get -qq download "$@" >&2) || die "cannot download $*"
+    for package; do
+        echo "$lab/debs/$scope/${package}"_*.deb
+    done
 }
 
 # fetch_all SCOPE PACKAGE...: downloads these packages and everything that they need.

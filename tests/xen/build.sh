@@ -42,18 +42,18 @@ say() {
     echo "xenlab: $* (after $((SECONDS - started)) s)" >&2
 }
 
-# unpack DIR DEB...: the files of these packages, without running anything of theirs, and without what nobody reads in a lab.
+# unpack DIR DEBS: the files of these packages, one path on a line, without running anything of theirs, and without what nobody
+# reads in a lab.
 unpack() {
-    local dir=$1
-    shift
+    local dir=$1 debs=$2 part
     mkdir -p "$dir"/usr/{bin,sbin,lib,lib64}
     for part in bin sbin lib lib64; do
         [[ -e $dir/$part ]] || ln -s "usr/$part" "$dir/$part"
     done
-    printf '%s\0' "$@" | DIR=$dir xargs -0 -P 2 -I '{}' sh -c '
+    DIR=$dir xargs -d '\n' -P 2 -I '{}' sh -c '
         dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$DIR" \
             --exclude=./usr/share/doc --exclude=./usr/share/man --exclude=./usr/share/locale --exclude=./usr/share/i18n \
-            --exclude=./usr/share/info --exclude=./usr/share/lintian --exclude=./usr/share/bug --exclude=./usr/share/sounds' - '{}'
+            --exclude=./usr/share/info --exclude=./usr/share/lintian --exclude=./usr/share/bug --exclude=./usr/share/sounds' - '{}' <<<"$debs"
 }
 
 # pack DIR IMAGE: DIR as a ramdisk whose files belong to root. Not compressed: an emulated processor unpacks slowly, and copying a
@@ -82,8 +82,9 @@ add_modules() {
 }
 
 hypervisor() {
-    fetch stable "xen-hypervisor-$xen_version-amd64"
-    unpack "$work/xen" "$lab/debs/stable/xen-hypervisor-$xen_version-amd64"_*.deb
+    local debs
+    debs=$(fetch stable "xen-hypervisor-$xen_version-amd64")
+    unpack "$work/xen" "$debs"
     # QEMU boots the multiboot ELF inside the compressed file.
     gunzip -c "$work/xen/boot/xen-$xen_version-amd64.gz" >"$parts/xen.elf"
     say "hypervisor"
@@ -91,21 +92,22 @@ hypervisor() {
 
 # The kernel of Debian 12: Dom0's, and the old guest's.
 kernel_old() {
-    local package
+    local package debs
     package=$(needed_by stable linux-image-amd64 '^linux-image-[0-9]')
-    fetch stable "$package"
-    unpack "$work/old" "$lab/debs/stable/${package}"_*.deb
+    debs=$(fetch stable "$package")
+    unpack "$work/old" "$debs"
     finish_kernel old
 }
 
-# The newest kernel that Debian has. It comes in two packages since 2026.
+# The newest kernel that Debian has. Since 2026 it comes in two packages, which the one of old only depends on.
 kernel_new() {
-    local image binary modules
+    local image needed packages debs
     image=$(needed_by newest linux-image-amd64 '^linux-image-[0-9]')
-    binary=$(needed_by newest "$image" '^linux-binary-')
-    modules=$(needed_by newest "$image" '^linux-modules-')
-    fetch newest "$binary" "$modules"
-    unpack "$work/new" "$lab/debs/newest/${binary}"_*.deb "$lab/debs/newest/${modules}"_*.deb
+    needed=$(in_scope newest apt-cache depends --no-recommends --no-suggests "$image")
+    mapfile -t packages < <(grep -o 'linux-\(binary\|modules\)-[^ ]*' <<<"$needed")
+    ((${#packages[@]})) || packages=("$image")
+    debs=$(fetch newest "${packages[@]}")
+    unpack "$work/new" "$debs"
     finish_kernel new
 }
 
@@ -151,15 +153,12 @@ dom0_without+='|fontconfig|freetype|png|pixman|brotli|graphite|fribidi|asound2-p
 dom0_without+='|x11-common|debconf|ucf|adduser|usrmerge|dpkg|gcc-12-base|sensible-utils|media-types)'
 
 dom0() {
-    local deb debs=()
-    fetch stable busybox-static
-    unpack "$work/busybox" "$lab/debs/stable/busybox-static"_*.deb
+    local debs
+    debs=$(fetch stable busybox-static)
+    unpack "$work/busybox" "$debs"
     fetch_all dom0 "${dom0_packages[@]}"
-    for deb in "$lab"/debs/dom0/*.deb; do
-        [[ $(basename "$deb") =~ $dom0_without ]] || debs+=("$deb")
-    done
-    rm -rf "$work/dom0"
-    unpack "$work/dom0" "${debs[@]}"
+    debs=$(find "$lab/debs/dom0" -name '*.deb' -printf '%f\n' | grep -Ev "$dom0_without" | sed "s|^|$lab/debs/dom0/|")
+    unpack "$work/dom0" "$debs"
     rm -rf "$work/dom0"/usr/lib/x86_64-linux-gnu/{gconv,dri} "$work/dom0"/usr/lib/xen-$xen_version/boot
     # what the packages' own scripts would have linked
     rm -rf "$work/dom0"/var/{run,lock}
@@ -198,6 +197,15 @@ guest() {
     say "guest with kernel $(cat "$parts/guest-$kernel.version"): $(du -h "$parts/guest-$kernel.img" | cut -f 1)"
 }
 
+# What the lab is made of, for reports.
+versions() {
+    local package
+    echo "kernels $(cat "$parts/guest-old.version") and $(cat "$parts/guest-new.version")"
+    for package in "xen-utils-$xen_version" pipewire wireplumber alsa-utils; do
+        basename "$lab/debs/dom0/${package}"_*.deb | awk -F _ '{ print $1, $2 }'
+    done
+}
+
 rm -rf "$work" "$parts"
 mkdir -p "$work" "$parts"
 rm -f "$lab"/debs/{stable,newest}/*.deb
@@ -212,6 +220,7 @@ kernel_new
 dom0
 guest old
 guest new
+versions >"$parts/versions"
 rm -rf "$work"
 stamp >"$parts/stamp"
 say "the lab is built"

@@ -110,6 +110,7 @@ fn boot(cases: &[String]) -> Result<Boot> {
             "the lab can't be built here: {error:#}; `make deps` installs what it needs"
         )));
     }
+    println!("{}", std::fs::read_to_string(lab.join("parts/versions"))?.trim().replace('\n', ", "));
     let bridge = match std::env::var_os("VSND_BRIDGE") {
         Some(path) => path.into(),
         None => {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use vsnd_pw_module::pulse::survey;
 
+use super::program::pulseaudio;
+
 /// The default sink, 32-bit float in stereo at 48000 frames a second.
 pub const SINK: &str = "test-sink";
 /// Another sink.
@@ -30,7 +32,7 @@ impl PrivatePulse {
     /// Starts a server with stereo sinks and waits until it answers.
     ///
     /// # Errors
-    /// When pulseaudio or pactl is missing, or the server doesn't answer.
+    /// When there is no pulseaudio or pactl, or the server doesn't answer.
     pub fn start() -> Result<Self> {
         Self::with_channels("front-left,front-right")
     }
@@ -90,7 +92,7 @@ impl PrivatePulse {
     /// As for [`start`](Self::start).
     pub fn resume(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.path("log"))?;
-        let mut command = self.command("pulseaudio");
+        let mut command = pulseaudio(|program| self.command(program))?;
         command.args(["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no"]);
         command.args(["--disable-shm=no", "--log-target=stderr", "-v"]);
         // Without norewinds a null sink renders two seconds ahead. The socket comes last, when everything is there.
@@ -106,7 +108,7 @@ impl PrivatePulse {
         let socket = format!("module-native-protocol-unix auth-anonymous=1 socket={}", socket.display());
         command.args(["-L", &socket]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.daemon = Some(command.spawn().context("pulseaudio can't be started; is it installed?")?);
+        self.daemon = Some(command.spawn().context("pulseaudio can't be started")?);
         let deadline = Instant::now() + PATIENCE;
         while survey(Some(&self.server()), PATIENCE).is_err() {
             if Instant::now() > deadline {

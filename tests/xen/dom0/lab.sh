@@ -132,7 +132,7 @@ gsh() {
     printf '%s %s\n' "$number" "$2" >"$tty"
     while ((SECONDS < deadline)); do
         # at the end of what there is, read has got a part of a line or nothing
-        if ! read -r -u "$console" part; then
+        if ! IFS= read -r -u "$console" part; then
             line+=$part
             doze 0.1
             continue
@@ -220,7 +220,9 @@ play() {
 
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
-    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
+    # From memory: pw-cat reads in its real-time callback, and the share's answers take the emulator's time.
+    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals/host/$1.wav" /run/rec/
+    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "/run/rec/$1.wav" 2>>"$case_out/pw-cat.log" &
     speaker=$!
     wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
     as_user pw-link speaker:output_FR mic:input_FR
