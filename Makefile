@@ -14,8 +14,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libs
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
 TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
 LINT_PACKAGES  := shellcheck
-# The letters in the plots.
-BENCH_PACKAGES := fonts-dejavu-core
+# The letters in the plots, and the other sound server.
+BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
 # The Xen lab keeps its own list.
 LAB_PACKAGES   := $(shell sed 's/\#.*//' tests/xen/packages 2>/dev/null)
 
