@@ -14,8 +14,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libs
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
 TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
 LINT_PACKAGES  := shellcheck
-# The letters in the plots.
-BENCH_PACKAGES := fonts-dejavu-core
+# The letters in the plots, and the other sound server.
+BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
 # The Xen lab keeps its own list.
 LAB_PACKAGES   := $(shell sed 's/\#.*//' tests/xen/packages 2>/dev/null)
 
@@ -89,7 +89,8 @@ install: target/release/vsnd-bridge
 	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
 	install -D -m 644 -t $(DESTDIR)$(SYSUSERSDIR) contrib/sysusers.d/vsnd-bridge.conf
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
 ifeq ($(DESTDIR),)
 	@echo 'Now, once, as root:'

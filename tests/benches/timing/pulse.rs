@@ -17,7 +17,7 @@ use super::rig::RATE;
 /// The frames of one block of the null sink.
 const BLOCK: usize = 480;
 
-/// What came at once: when, in nanoseconds of CLOCK_MONOTONIC, and the frames.
+/// Frames, and when they came.
 type Piece = (i64, Vec<Frame>);
 
 /// PulseAudio's own recorder on the sink's monitor, whose pieces are stamped as they come.
