@@ -17,7 +17,7 @@ use super::rig::RATE;
 /// The frames of one block of the null sink.
 const BLOCK: usize = 480;
 
-/// Frames, and when they came.
+/// Frames that came together, and when: in nanoseconds of CLOCK_MONOTONIC.
 type Piece = (i64, Vec<Frame>);
 
 /// PulseAudio's own recorder on the sink's monitor, whose pieces are stamped as they come.
@@ -33,7 +33,7 @@ impl Ear {
         parec.args(["--raw", "--format=s16le", "--rate=48000", "--channels=2", "--latency-msec=10"]);
         let mut child = parec.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("parec")?;
         let mut out = child.stdout.take().context("parec's output")?;
-        let pieces = Arc::<Mutex<Vec<Piece>>>::default();
+        let pieces = Arc::<Mutex<Vec<(i64, Vec<Frame>)>>>::default();
         let own = Arc::clone(&pieces);
         let thread = std::thread::spawn(move || {
             let mut rest = Vec::new();
