@@ -9,10 +9,10 @@ CARGO   ?= cargo
 # rustup's place, which a shell that is no login shell may not have in its path
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libspa-0.2-dev
+BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libspa-0.2-dev libpulse-dev
 # What the demo plays into when no PipeWire runs.
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
-TEST_PACKAGES  := libxen-dev pulseaudio-utils
+TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
 LINT_PACKAGES  := shellcheck
 # The letters in the plots.
 BENCH_PACKAGES := fonts-dejavu-core
@@ -25,7 +25,7 @@ UDEVDIR     := $(PREFIX)/lib/udev/rules.d
 SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
 DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
 
-SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/xen/build.sh tests/xen/run.sh)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/xen/build.sh tests/xen/run.sh)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing lint install uninstall
 .DEFAULT_GOAL := help

@@ -6,6 +6,12 @@
 //!
 //! This crate knows nothing of Xen.
 
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod activity;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod backoff;
+#[cfg(feature = "pipewire")]
+mod convert;
 mod format;
 mod null;
 mod pages;
@@ -14,7 +20,10 @@ mod server;
 mod timing;
 mod units;
 
+#[cfg(feature = "pipewire")]
 pub mod pipewire;
+#[cfg(feature = "pulseaudio")]
+pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
 pub use null::{NullClock, NullServer};

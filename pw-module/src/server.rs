@@ -100,13 +100,19 @@ pub enum ServerEvent {
     Node(NodeEvent),
 }
 
+/// A text without whatever a C string or a terminal can't hold: texts come from a guest's configuration.
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+pub(crate) fn clean(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// A sound server. Its methods never wait for the server: they post a command to the server's thread and return.
 pub trait SoundServer: Send + Sync {
     /// Shows `ring` as a node until the returned handle is dropped. Failures arrive as [`NodeState::Failed`].
     /// `None`: this server has no nodes, and the ring is left to the [`NullClock`](crate::NullClock).
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>>;
 
-    /// Sample formats that the server carries without a conversion of ours.
+    /// Sample formats that the server carries: as they are, or as others of the same width without loss.
     fn carries(&self, format: crate::SampleFormat) -> bool;
 }
 

@@ -127,7 +127,7 @@ fn after_a_crash_of_the_server_the_node_is_back_under_its_name() {
         let lost = ring.cursor().position.0;
         desk.private.resume().unwrap();
         let resumed = Instant::now();
-        assert!(!desk.connected().is_empty());
+        assert!(!desk.connected().version.is_empty());
         desk.running(&spec.name);
         println!("the node runs {:?} after the server takes streams again", resumed.elapsed());
         let recorder = Endpoint::record_sink(&desk.private.remote(), SINK, 2, 48_000).unwrap();

@@ -1,25 +1,19 @@
-//! Rings with a known sound in them, and the server that they are shown on.
+//! The server that rings are shown on.
 
+use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
 use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
-use vsnd_pw_module::{
-    Client, Direction, Frames, Node, NodeEvent, NodeSpec, NodeState, Octets, Pages, PcmRing, Role,
-    SampleFormat, ServerEvent, SoundServer, StreamFormat,
-};
+use vsnd_pw_module::{Node, NodeSpec, PcmRing, SoundServer};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub use vsnd_tests::rings::*;
 
 /// A private server, and the bridge's side of it.
 pub struct Desk {
     pub private: PrivateServer,
     pub server: PipeWireServer,
-    events: Receiver<ServerEvent>,
+    events: Events,
 }
 
 impl Desk {
@@ -30,57 +24,11 @@ impl Desk {
 
     pub fn with(options: Options) -> Self {
         let private = PrivateServer::start(options).unwrap();
-        let (sender, events) = channel();
-        let send = move |event| drop(sender.send(event));
+        let (send, events) = Events::new();
         let server = PipeWireServer::start(send, Some(private.remote())).unwrap();
         let desk = Self { private, server, events };
-        desk.connected();
+        assert_eq!(desk.connected().name, "PipeWire");
         desk
-    }
-
-    /// Waits for an event that `wanted` takes.
-    pub fn event<T>(&self, what: &str, mut wanted: impl FnMut(&ServerEvent) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        let mut seen = Vec::new();
-        loop {
-            match self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) => {
-                    if let Some(found) = wanted(&event) {
-                        return found;
-                    }
-                    seen.push(event);
-                }
-                Err(_) => panic!("no {what} within {PATIENCE:?}; seen: {seen:?}"),
-            }
-        }
-    }
-
-    /// Waits until the server answered; its version.
-    pub fn connected(&self) -> String {
-        self.event("connection", |event| match event {
-            ServerEvent::Connected(info) => {
-                assert_eq!(info.name, "PipeWire");
-                Some(info.version.clone())
-            }
-            _ => None,
-        })
-    }
-
-    /// Waits until the node `name` has a state that `wanted` takes.
-    pub fn node<T>(&self, name: &str, mut wanted: impl FnMut(&NodeState) -> Option<T>) -> T {
-        self.event("state of the node", |event| match event {
-            ServerEvent::Node(NodeEvent { node, state, .. }) if node == name => wanted(state),
-            _ => None,
-        })
-    }
-
-    /// Waits until the node `name` runs; its number.
-    pub fn running(&self, name: &str) -> u32 {
-        self.node(name, |state| match state {
-            NodeState::Running { id } => Some(*id),
-            NodeState::Failed(text) => panic!("{name}: {text}"),
-            _ => None,
-        })
     }
 
     pub fn open(&self, spec: &NodeSpec, ring: &Arc<PcmRing>) -> Box<dyn Node> {
@@ -106,209 +54,18 @@ impl Desk {
     }
 }
 
+impl Deref for Desk {
+    type Target = Events;
+
+    fn deref(&self) -> &Events {
+        &self.events
+    }
+}
+
 impl Drop for Desk {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the server's logs are kept in {}", self.private.keep().display());
         }
-    }
-}
-
-/// Waits until `found` is.
-pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not {what} within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// The graph ran without one of its nodes: the machine was too busy, and nothing can be said of what was heard.
-#[derive(Debug)]
-pub struct Busy(pub String);
-
-/// Makes attempts until the machine kept pace with one.
-pub fn keeping_pace(attempt: impl Fn() -> Result<(), Busy>) {
-    let mut busy = Vec::new();
-    for _ in 0..5 {
-        match attempt() {
-            Ok(()) => return,
-            Err(Busy(text)) => busy.push(text),
-        }
-    }
-    panic!("cycles were missed in every attempt, by the bridge or a machine too busy to tell: {busy:?}");
-}
-
-/// What a guest named `domain` asks for.
-pub fn spec(domain: &str, direction: Direction, format: StreamFormat) -> NodeSpec {
-    let (way, media_name) = match direction {
-        Direction::Playback => ("play", "Speakers"),
-        Direction::Capture => ("rec", "Headset microphone"),
-    };
-    NodeSpec {
-        client: Client { name: domain.to_owned(), id: format!("id-of-{domain}"), domid: 7 },
-        name: format!("vsnd.{domain}.0.0.{way}"),
-        description: format!("{domain}: card 0"),
-        media_name: media_name.to_owned(),
-        restore_key: format!("key-of-{domain}-{way}"),
-        role: Role::Stream,
-        format,
-        direction,
-        period: Frames(480),
-    }
-}
-
-pub fn stereo(sample: SampleFormat) -> StreamFormat {
-    StreamFormat::new(sample, 2, 48_000).unwrap()
-}
-
-pub fn ring(direction: Direction, format: StreamFormat, buffer: u64) -> Arc<PcmRing> {
-    let len = format.octets(Frames(buffer)).0.next_multiple_of(4096);
-    Arc::new(PcmRing::new(direction, format, Frames(buffer), Pages::anonymous(len as usize).unwrap()))
-}
-
-/// Noise that names its place: sample `index` of a sound in 24 bits. Never so quiet that silence could be taken for it.
-pub fn noise(index: u64) -> i32 {
-    let mut x = index.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let value = ((x >> 40) as i32) - 0x80_0000;
-    if value.abs() < 0x2_0000 { 0x12_3456 } else { value }
-}
-
-/// A sample of 24 bits as octets of a format.
-fn encode(out: &mut Vec<u8>, sample: SampleFormat, value: i32) {
-    let float = value as f32 / 8_388_608.0;
-    match sample {
-        SampleFormat::S8 => out.push((value >> 16) as u8),
-        SampleFormat::U8 => out.push(((value >> 16) + 0x80) as u8),
-        SampleFormat::S16Le => out.extend(((value >> 8) as i16).to_le_bytes()),
-        SampleFormat::S16Be => out.extend(((value >> 8) as i16).to_be_bytes()),
-        SampleFormat::S24In32Le => out.extend(value.to_le_bytes()),
-        SampleFormat::S24In32Be => out.extend(value.to_be_bytes()),
-        SampleFormat::S32Le => out.extend((value << 8).to_le_bytes()),
-        SampleFormat::S32Be => out.extend((value << 8).to_be_bytes()),
-        SampleFormat::F32Le => out.extend(float.to_le_bytes()),
-        SampleFormat::F32Be => out.extend(float.to_be_bytes()),
-        SampleFormat::F64Le => out.extend(f64::from(float).to_le_bytes()),
-        SampleFormat::MuLaw | SampleFormat::ALaw => out.push(loud(value)),
-        other => panic!("no way to write {other:?}"),
-    }
-}
-
-/// A sample of 24 bits that went through a format, as a sink hears it.
-pub fn heard(sample: SampleFormat, value: i32) -> f32 {
-    let kept = match sample {
-        SampleFormat::MuLaw => return f32::from(mu_law(loud(value))) / 32_768.0,
-        SampleFormat::ALaw => return f32::from(a_law(loud(value))) / 32_768.0,
-        _ => match sample.octets() {
-            1 => value & !0xffff,
-            2 => value & !0xff,
-            _ => value,
-        },
-    };
-    kept as f32 / 8_388_608.0
-}
-
-/// A code of A-law or mu-law in their upper segments.
-fn loud(value: i32) -> u8 {
-    (value >> 16) as u8 & 0xbf
-}
-
-/// G.711, from its tables.
-fn mu_law(octet: u8) -> i16 {
-    let octet = !octet;
-    let segment = (octet & 0x70) >> 4;
-    let magnitude = ((i16::from(octet & 0xf) << 3) + 0x84) << segment;
-    if octet & 0x80 != 0 { 0x84 - magnitude } else { magnitude - 0x84 }
-}
-
-/// G.711, from its tables.
-fn a_law(octet: u8) -> i16 {
-    let octet = octet ^ 0x55;
-    let segment = (octet & 0x70) >> 4;
-    let base = i16::from(octet & 0xf) << 4;
-    let magnitude = match segment {
-        0 => base + 8,
-        _ => (base + 0x108) << (segment - 1),
-    };
-    if octet & 0x80 != 0 { magnitude } else { -magnitude }
-}
-
-/// Puts the noise of frames `from..to` into the ring as a guest would: copy, then WRITE. Position `from` of the run lies
-/// at ring offset `from` modulo the buffer.
-pub fn write(ring: &PcmRing, from: u64, to: u64) {
-    let buffer = ring.buffer().0;
-    let mut at = from;
-    while at < to {
-        let offset = at % buffer;
-        let end = to.min(at - offset + buffer);
-        put(ring, offset, at, end - at);
-        at = end;
-    }
-}
-
-/// Puts the `frames` frames of the noise from `first` into the ring at `offset`.
-pub fn put(ring: &PcmRing, offset: u64, first: u64, frames: u64) {
-    let format = ring.format();
-    let channels = u64::from(format.channels());
-    let mut data = Vec::with_capacity(format.octets(Frames(frames)).0 as usize);
-    for index in first * channels..(first + frames) * channels {
-        encode(&mut data, format.sample(), noise(index));
-    }
-    ring.write(format.octets(Frames(offset)), &data).unwrap();
-    ring.wrote(Frames(offset), Frames(frames), ring.cursor().position);
-}
-
-/// The samples of frames `from..to` of the noise as a sink hears them.
-pub fn expected(format: StreamFormat, from: u64, to: u64) -> Vec<f32> {
-    let channels = u64::from(format.channels());
-    (from * channels..to * channels).map(|index| heard(format.sample(), noise(index))).collect()
-}
-
-/// Waits until the ring has been read or filled up to `position`.
-pub fn passed(ring: &PcmRing, position: u64) {
-    eventually("at the position", || (ring.cursor().position.0 >= position).then_some(()));
-}
-
-/// Reads the whole ring.
-pub fn contents(ring: &PcmRing) -> Vec<u8> {
-    let mut all = vec![0; ring.format().octets(ring.buffer()).0 as usize];
-    ring.read(Octets(0), &mut all).unwrap();
-    all
-}
-
-/// A guest that keeps its ring full of noise from frame 0 on, until it is dropped.
-pub struct Feeder {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Feeder {
-    pub fn new(ring: &Arc<PcmRing>) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopping, ring) = (Arc::clone(&stop), Arc::clone(ring));
-        let mut written = ring.buffer().0;
-        write(&ring, 0, written);
-        let thread = std::thread::spawn(move || {
-            while !stopping.load(Ordering::Relaxed) {
-                let end = ring.cursor().position.0 + ring.buffer().0;
-                write(&ring, written, end);
-                written = written.max(end);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        });
-        Self { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for Feeder {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
     }
 }

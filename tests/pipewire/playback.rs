@@ -9,7 +9,7 @@ use crate::guest::{
     stereo, write,
 };
 
-const CARRIED: [SampleFormat; 13] = [
+const CARRIED: [SampleFormat; 20] = [
     SampleFormat::S16Le,
     SampleFormat::S16Be,
     SampleFormat::S24In32Le,
@@ -23,6 +23,14 @@ const CARRIED: [SampleFormat; 13] = [
     SampleFormat::U8,
     SampleFormat::MuLaw,
     SampleFormat::ALaw,
+    // carried as others
+    SampleFormat::U16Le,
+    SampleFormat::U16Be,
+    SampleFormat::U24In32Le,
+    SampleFormat::U24In32Be,
+    SampleFormat::U32Le,
+    SampleFormat::U32Be,
+    SampleFormat::F64Be,
 ];
 
 /// Fails unless the sound is what the sink heard, whole and once.
@@ -83,9 +91,6 @@ fn every_frame_of_every_format_is_heard_to_the_last() {
             assert_heard(&heard.concat(), &expected(format, 0, FRAMES), &format!("{sample:?}"));
             Ok(())
         });
-    }
-    for refused in [SampleFormat::U16Le, SampleFormat::U24In32Be, SampleFormat::U32Le, SampleFormat::F64Be] {
-        assert!(!desk.server.carries(refused));
     }
 }
 

@@ -1,7 +1,6 @@
 //! `vsnd-bridge run`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,15 +9,14 @@ use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
-use vsnd_pw_module::pipewire::PipeWireServer;
-use vsnd_pw_module::{NodeState, NullServer, ServerEvent, SoundServer};
+use vsnd_pw_module::{NodeState, ServerEvent};
 
-use super::{RunArgs, Server};
+use super::{RunArgs, server};
 
 /// Serves all guests until told to end.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let policy = args.policy()?;
-    let server = start_server(args.service.server.server()?)?;
+    let server = server::start(args.service.server.server(), log_event)?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
@@ -36,14 +34,6 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         info!("serving the sound cards of domain {own}'s guests");
         bridge.run(shutdown).await.context("XenStore went away; start again once xenstored runs")?;
         anyhow::Ok(ExitCode::SUCCESS)
-    })
-}
-
-/// The server that streams are shown on.
-fn start_server(choice: Server) -> anyhow::Result<Arc<dyn SoundServer>> {
-    Ok(match choice {
-        Server::PipeWire => Arc::new(PipeWireServer::start(log_event, None).context("PipeWire")?),
-        Server::Null => Arc::new(NullServer),
     })
 }
 

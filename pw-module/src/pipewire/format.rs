@@ -7,11 +7,12 @@ use spa::param::audio::{AudioFormat, AudioInfoRaw, MAX_CHANNELS};
 use spa::pod::serialize::PodSerializer;
 use spa::pod::{Object, Value};
 
+use crate::convert::Conversion;
 use crate::{SampleFormat, StreamFormat};
 
 /// PipeWire's name for a sample format; `None` for those that its converter doesn't take (unsigned ones but
 /// U8), or takes and plays as silence (64-bit floats of the other byte order, of which it swaps only half).
-pub(super) fn audio_format(format: SampleFormat) -> Option<AudioFormat> {
+fn native(format: SampleFormat) -> Option<AudioFormat> {
     Some(match format {
         SampleFormat::S8 => AudioFormat::S8,
         SampleFormat::U8 => AudioFormat::U8,
@@ -34,6 +35,25 @@ pub(super) fn audio_format(format: SampleFormat) -> Option<AudioFormat> {
         | SampleFormat::U32Le
         | SampleFormat::U32Be => return None,
     })
+}
+
+/// What PipeWire is told of a sample format, and how samples get there if it isn't the guest's own.
+fn carried(format: SampleFormat) -> Option<(AudioFormat, Option<Conversion>)> {
+    if let Some(native) = native(format) {
+        return Some((native, None));
+    }
+    let (carried, conversion) = Conversion::of(format)?;
+    Some((native(carried)?, Some(conversion)))
+}
+
+/// Whether PipeWire carries a format, as it is or as one of the same width.
+pub(super) fn carries(format: SampleFormat) -> bool {
+    carried(format).is_some()
+}
+
+/// How samples of a format are made ones that PipeWire has; `None` where it has them.
+pub(super) fn conversion(format: SampleFormat) -> Option<Conversion> {
+    carried(format)?.1
 }
 
 /// Where the channels of a stream sound, in the order in which ALSA interleaves them. Streams of more than eight
@@ -75,7 +95,7 @@ pub(super) fn enum_format(format: StreamFormat) -> Option<Vec<u8>> {
         return None;
     }
     let mut info = AudioInfoRaw::new();
-    info.set_format(audio_format(format.sample())?);
+    info.set_format(carried(format.sample())?.0);
     info.set_rate(format.rate());
     info.set_channels(u32::from(format.channels()));
     info.set_position(positions(format.channels()));
@@ -110,7 +130,7 @@ mod tests {
     fn what_the_converter_refuses_is_not_offered() {
         let shape = |sample, channels| StreamFormat::new(sample, channels, 48_000).unwrap();
         assert!(enum_format(shape(SampleFormat::S16Le, 2)).is_some());
-        assert!(enum_format(shape(SampleFormat::U16Le, 2)).is_none());
+        assert!(enum_format(shape(SampleFormat::U16Le, 2)).is_some(), "as signed samples");
         assert!(enum_format(shape(SampleFormat::S16Le, 65)).is_none());
     }
 }

@@ -3,8 +3,6 @@
 //! One thread owns everything of PipeWire's; the server object and the handles only post commands to it. The data
 //! thread, which PipeWire runs itself, calls `process` at every cycle.
 
-mod activity;
-mod backoff;
 mod buffer;
 mod connection;
 pub mod endpoint;
@@ -95,7 +93,7 @@ impl SoundServer for PipeWireServer {
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::audio_format(format).is_some()
+        format::carries(format)
     }
 }
 

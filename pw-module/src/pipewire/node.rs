@@ -9,11 +9,12 @@ use pw::spa::pod::Pod;
 use pw::spa::utils::Direction as PortDirection;
 use pw::stream::{StreamFlags, StreamListener, StreamRc, StreamState};
 
-use super::activity::{Activity, Due};
-use super::backoff::Backoff;
 use super::process::{Process, Shared};
 use super::thread::Happening;
 use super::{format, properties};
+use crate::activity::{Activity, Due};
+use crate::backoff::Backoff;
+use crate::server::clean;
 use crate::units::{Nanos, monotonic_now};
 use crate::{Direction, NodeSpec, NodeState, PcmRing, Role};
 
@@ -194,7 +195,7 @@ impl Live {
         let format = format::enum_format(node.spec.format).ok_or(NodeError::Format)?;
         let mut params = [Pod::from_bytes(&format).ok_or(NodeError::Format)?];
         let properties = properties::node(&node.spec);
-        let media_name = properties::clean(&node.spec.media_name);
+        let media_name = clean(&node.spec.media_name);
         let stream = StreamRc::new(core.clone(), &media_name, properties).map_err(NodeError::Create)?;
         // The first listener that has `process` is the one that PipeWire calls on its data thread.
         let process = Process::new(Arc::clone(&node.ring), Arc::clone(&node.shared));

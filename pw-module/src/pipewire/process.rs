@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use pipewire::stream::{Stream, Time};
 
 use super::buffer::Buffer;
-use super::version;
+use super::{format, version};
+use crate::convert::Conversion;
 use crate::units::{Frames, Nanos, monotonic_now};
 use crate::{Direction, PcmRing, Timing};
 
@@ -19,6 +20,8 @@ const MOST_BUFFERS: usize = 64;
 const WARM_UP: u32 = 1;
 /// Cycles until a resampler is full and what it takes or gives agrees with the driver's clock.
 const SETTLED: u32 = 8;
+/// Room for the longest recorded buffer whose format has to be converted: PipeWire's longest cycle at four times its rate.
+const LONGEST: usize = 4 * 8192;
 
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
@@ -57,13 +60,21 @@ pub(super) struct Process {
     interruptions: u32,
     /// Cycles since the stream began to run, the present one included.
     cycles: u32,
+    /// For formats that PipeWire lacks.
+    conversion: Option<Conversion>,
+    /// Where recorded samples are converted, as the server's memory is not ours to write.
+    converted: Vec<u8>,
 }
 
 impl Process {
     pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
         let interruptions = shared.interruptions.load(Ordering::Acquire);
         let clock = CycleClock::new(ring.direction(), ring.format().rate());
-        Self { ring, shared, clock, interruptions, cycles: 0 }
+        let conversion = format::conversion(ring.format().sample());
+        let needed = conversion.is_some() && ring.direction() == Direction::Capture;
+        let converted =
+            if needed { vec![0; LONGEST * ring.format().frame_octets() as usize] } else { Vec::new() };
+        Self { ring, shared, clock, interruptions, cycles: 0, conversion, converted }
     }
 
     /// One call of the data thread.
@@ -100,6 +111,9 @@ impl Process {
                 let first = self.ring.play(monotonic_now(), out);
                 self.account(first, frames);
             }
+            if let Some(conversion) = self.conversion {
+                conversion.to_server(out);
+            }
         });
     }
 
@@ -112,7 +126,9 @@ impl Process {
                 if quiet {
                     self.clock.moved(frames);
                 } else {
-                    let first = self.ring.capture(monotonic_now(), input);
+                    let first = self
+                        .ring
+                        .capture(monotonic_now(), for_guest(self.conversion, &mut self.converted, input));
                     self.account(first, frames);
                 }
             });
@@ -128,6 +144,18 @@ impl Process {
             self.ring.publish(timing);
         }
     }
+}
+
+/// Recorded samples in the guest's own format, in `converted` if they come in another.
+fn for_guest<'a>(conversion: Option<Conversion>, converted: &'a mut [u8], input: &'a [u8]) -> &'a [u8] {
+    let Some(conversion) = conversion else { return input };
+    let length = input.len().min(converted.len());
+    let (Some(converted), Some(input)) = (converted.get_mut(..length), input.get(..length)) else {
+        return &[];
+    };
+    converted.copy_from_slice(input);
+    conversion.to_guest(converted);
+    converted
 }
 
 /// The part of `pw_time` that matters.

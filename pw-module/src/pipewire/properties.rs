@@ -2,12 +2,8 @@
 
 use pipewire::properties::{PropertiesBox, properties};
 
+use crate::server::clean;
 use crate::{Client, Direction, NodeSpec, Role};
-
-/// Texts come from a guest's configuration: whatever a C string or a terminal can't hold is left out.
-pub(super) fn clean(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
-}
 
 /// Properties of the connection that only watches the server; it has no nodes and so no place in a mixer.
 pub(super) fn watch() -> PropertiesBox {

@@ -13,12 +13,12 @@ use pw::loop_::Timeout;
 use pw::main_loop::MainLoopRc;
 use pw::stream::StreamState;
 
-use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionKey};
 use super::node::{Node, NodeKey, NodeName};
 use super::process::Shared;
 use super::properties;
 use super::remote::{ConnectError, Remote};
+use crate::backoff::Backoff;
 use crate::units::{Nanos, monotonic_now};
 use crate::{Client, NodeEvent, NodeSpec, NodeState, PcmRing, ServerEvent, ServerInfo};
 

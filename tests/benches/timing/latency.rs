@@ -42,7 +42,7 @@ struct Fifo {
 pub fn measure(rig: &Rig, quantum: u32, period: u64, span: Duration) -> Result<Latency> {
     let buffer = ring(period, quantum);
     let room = (span.as_secs() + 20) as usize * (RATE / quantum) as usize;
-    let ear = Client::listen(&rig.desk.remote(), SINK, RATE, room)?;
+    let ear = Client::listen(&rig.remote()?, SINK, RATE, room)?;
     let fifo = Arc::new(Fifo::default());
     let stop = Arc::new(AtomicBool::new(false));
     let (own, stopping) = (Arc::clone(&fifo), Arc::clone(&stop));
@@ -70,7 +70,7 @@ pub fn measure(rig: &Rig, quantum: u32, period: u64, span: Duration) -> Result<L
         drop(frames);
         emptied.taken.notify_all();
     });
-    let native = Client::play(&rig.desk.remote(), SINK, RATE, room, source)?;
+    let native = Client::play(&rig.remote()?, SINK, RATE, room, source)?;
     let player = Player::start(rig.open(Direction::Playback, RATE, period, buffer)?, period);
     std::thread::sleep(span + Duration::from_secs(1));
     let guests = player.finish()?;

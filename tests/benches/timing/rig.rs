@@ -18,7 +18,9 @@ use vsnd_bridge::stream::{Cadence, Pacer};
 use vsnd_bridge::xen::DomId;
 use vsnd_pw_module::pipewire::PipeWireServer;
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer, SINK, SOURCE};
-use vsnd_pw_module::{Direction, Frames, monotonic_now};
+use vsnd_pw_module::pulse::PulseServer;
+use vsnd_pw_module::{Direction, Frames, SoundServer, monotonic_now};
+use vsnd_tests::pulse::PrivatePulse;
 
 use super::ear::{self, Client, Cycle};
 use super::truth::Truth;
@@ -33,11 +35,39 @@ pub const NATIVE: TestSignal = TestSignal::new(2).on(Channels::Right);
 pub const LEFT: usize = 0;
 pub const RIGHT: usize = 1;
 
+/// A private sound server.
+enum Desk {
+    PipeWire(PrivateServer),
+    PulseAudio(PrivatePulse),
+}
+
+/// Where it is.
+enum Address {
+    PipeWire(String),
+    PulseAudio(String),
+}
+
+impl Desk {
+    fn address(&self) -> Address {
+        match self {
+            Self::PipeWire(server) => Address::PipeWire(server.remote()),
+            Self::PulseAudio(server) => Address::PulseAudio(server.server()),
+        }
+    }
+
+    fn command(&self, program: &str) -> std::process::Command {
+        match self {
+            Self::PipeWire(server) => server.command(program),
+            Self::PulseAudio(server) => server.command(program),
+        }
+    }
+}
+
 /// Everything from guest to sink.
 pub struct Rig {
     pub card: SimCard,
     pub pacer: Pacer,
-    pub desk: PrivateServer,
+    desk: Desk,
     _guest: SimGuest,
     _hypervisor: Hypervisor,
     end: Option<oneshot::Sender<()>>,
@@ -49,14 +79,27 @@ impl Rig {
     /// A graph with cycles of exactly `quantum` frames, the bridge on it, and a guest with a card.
     pub fn start(quantum: u32, cadence: Cadence) -> Result<Self> {
         let options = Options { quantum, min_quantum: quantum, rate: RATE, ..Options::default() };
-        let desk = PrivateServer::start(options)?;
+        let mut rig = Self::on(Desk::PipeWire(PrivateServer::start(options)?), cadence)?;
+        rig.monitor_delay = rig.find_monitor_delay()?;
+        Ok(rig)
+    }
+
+    /// A real PulseAudio, the bridge on it, and a guest with a card.
+    pub fn start_pulse() -> Result<Self> {
+        Self::on(Desk::PulseAudio(PrivatePulse::start()?), Cadence::default())
+    }
+
+    fn on(desk: Desk, cadence: Cadence) -> Result<Self> {
         let hypervisor = Hypervisor::new();
         let pacer = Pacer::with_cadence(cadence)?;
-        let (xen, remote, own) = (hypervisor.dom0(), desk.remote(), pacer.clone());
+        let (xen, remote, own) = (hypervisor.dom0(), desk.address(), pacer.clone());
         let (end, ended) = oneshot::channel();
         let body = move || -> Result<()> {
-            let server = PipeWireServer::start(|_| (), Some(remote))?;
-            let context = DeviceContext { xen, server: Arc::new(server), pacer: own };
+            let server: Arc<dyn SoundServer> = match remote {
+                Address::PipeWire(remote) => Arc::new(PipeWireServer::start(|_| (), Some(remote))?),
+                Address::PulseAudio(server) => Arc::new(PulseServer::start(|_| (), Some(server))?),
+            };
+            let context = DeviceContext { xen, server, pacer: own };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;
@@ -75,7 +118,7 @@ impl Rig {
         ])?;
         let attached = hypervisor.attach(&domain, DomId(0), &card)?;
         let card = guest.card(attached.device, PATIENCE).context("no card in the guest")?;
-        let mut rig = Self {
+        Ok(Self {
             card,
             pacer,
             desk,
@@ -84,9 +127,23 @@ impl Rig {
             end: Some(end),
             bridge: Some(bridge),
             monitor_delay: 0,
-        };
-        rig.monitor_delay = rig.find_monitor_delay()?;
-        Ok(rig)
+        })
+    }
+
+    /// The private PipeWire's socket.
+    pub fn remote(&self) -> Result<String> {
+        match &self.desk {
+            Desk::PipeWire(server) => Ok(server.remote()),
+            Desk::PulseAudio(_) => bail!("PulseAudio has no such client"),
+        }
+    }
+
+    /// The private PulseAudio, if it is one.
+    pub fn pulse(&self) -> Option<&PrivatePulse> {
+        match &self.desk {
+            Desk::PulseAudio(server) => Some(server),
+            Desk::PipeWire(_) => None,
+        }
     }
 
     /// How much later the sink's monitor gives a frame than the sink was given it, in nanoseconds: PipeWire's monitors are a
@@ -97,7 +154,7 @@ impl Rig {
 
     /// By a native client, one ear that is linked to it as the sink is, and one on the monitor.
     fn find_monitor_delay(&self) -> Result<i64> {
-        let remote = self.desk.remote();
+        let remote = self.remote()?;
         let mut next = 0..;
         let source = Box::new(move |out: &mut [Frame]| {
             out.iter_mut().zip(&mut next).for_each(|(cell, index)| *cell = NATIVE.frame(index));

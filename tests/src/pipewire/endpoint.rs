@@ -65,7 +65,8 @@ impl Sound {
         self.sounding
     }
 
-    fn record(&mut self, samples: &[[u8; 4]]) {
+    /// Takes in what was recorded next.
+    pub(crate) fn record(&mut self, samples: &[[u8; 4]]) {
         for sample in samples {
             let sample = f32::from_le_bytes(*sample);
             let sounding = sample.abs() >= SILENCE;

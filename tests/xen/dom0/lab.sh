@@ -230,7 +230,9 @@ play() {
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
     watch_machine
-    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$LAB/signals/host/$1.wav" 2>>"$case_out/pw-cat.log" &
+    # From memory: pw-cat reads in its real-time callback, and the share's answers take the emulator's time.
+    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals/host/$1.wav" /run/rec/
+    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "/run/rec/$1.wav" 2>>"$case_out/pw-cat.log" &
     speaker=$!
     wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
     as_user pw-link speaker:output_FR mic:input_FR

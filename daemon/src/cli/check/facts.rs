@@ -2,23 +2,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::mpsc;
-use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, getuid};
 use vsnd_bridge::config::Config;
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
-use vsnd_pw_module::ServerEvent;
-use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
 
-use crate::cli::{Server, ServiceArgs};
+use super::server::{Answer, ask};
+use crate::cli::ServiceArgs;
+use crate::cli::server::Server;
 
 /// Where the system bus learns how to start rtkit.
 const RTKIT: &str = "/usr/share/dbus-1/system-services/org.freedesktop.RealtimeKit1.service";
-/// How long a sound server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Everything that the findings are made of.
 #[derive(Debug)]
 pub(super) struct Facts {
@@ -65,21 +60,10 @@ pub(super) enum Store {
     },
 }
 
-/// A sound server that answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// Name and version.
-    pub(super) server: String,
-    /// Whether somebody links streams to devices.
-    pub(super) session_manager: bool,
-    /// Sinks that guests could be heard on.
-    pub(super) sinks: usize,
-}
-
 impl Facts {
     /// Looks at this machine. Takes two seconds at most, for a server that doesn't answer.
     pub(super) fn gather(args: &ServiceArgs) -> anyhow::Result<Self> {
-        let server_choice = args.server.server()?;
+        let server_choice = args.server.server();
         let places = Places::default();
         let probe = Probe::new(&places);
         Ok(Self {
@@ -89,7 +73,7 @@ impl Facts {
             routes: probe.store.into_iter().map(File::new).collect(),
             devices: [probe.grants, probe.events].map(File::new).into(),
             server_choice,
-            server: server(server_choice),
+            server: ask(server_choice),
             runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").is_some(),
             rtprio: highest_priority(),
             rtkit: Path::new(RTKIT).exists(),
@@ -146,47 +130,12 @@ fn config(args: &ServiceArgs) -> Result<String, String> {
     Ok(path.map_or("none, so everything is at its default".to_owned(), |path| path.display().to_string()))
 }
 
-fn server(choice: Server) -> Result<Answer, String> {
-    match choice {
-        Server::Null => Ok(Answer { server: "null".to_owned(), session_manager: true, sinks: 0 }),
-        Server::PipeWire => {
-            let objects = survey(None, PATIENCE).map_err(|error| chain(error.into()))?;
-            let (events, seen) = mpsc::channel();
-            let tell = move |event| {
-                let _ = events.send(event);
-            };
-            let _server = PipeWireServer::start(tell, None).map_err(|error| chain(error.into()))?;
-            let server = match seen.recv_timeout(PATIENCE) {
-                Ok(ServerEvent::Connected(info)) => format!("{} {}", info.name, info.version),
-                Ok(ServerEvent::Lost(why)) => return Err(why),
-                _ => return Err("PipeWire doesn't answer".to_owned()),
-            };
-            Ok(Answer {
-                server,
-                session_manager: has_session_manager(&objects),
-                sinks: count_sinks(&objects),
-            })
-        }
-    }
-}
-
-/// The session manager is who keeps the default devices.
-fn has_session_manager(objects: &[Object]) -> bool {
-    objects.iter().any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
-}
-
-fn count_sinks(objects: &[Object]) -> usize {
-    objects.iter().filter(|object| object.get("media.class") == Some("Audio/Sink")).count()
-}
-
 fn chain(error: anyhow::Error) -> String {
     format!("{error:#}")
 }
 
 #[cfg(test)]
 mod tests {
-    use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
-
     use super::*;
 
     #[test]
@@ -194,13 +143,6 @@ mod tests {
         assert_eq!(name_of(0, "/etc/group"), "root");
         assert_eq!(name_of(4_000_000_000, "/etc/passwd"), "4000000000");
         assert_eq!(name_of(0, "/no/such/file"), "0");
-    }
-
-    #[test]
-    fn a_private_server_shows_its_sinks_and_session_manager() {
-        let private = PrivateServer::start(Options::default()).unwrap();
-        let objects = survey(Some(&private.remote()), PATIENCE).unwrap();
-        assert_eq!((count_sinks(&objects), has_session_manager(&objects)), (2, true));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use vsnd_bridge::xen::real::Problem;
 
 use super::facts::{Facts, File, Store};
-use crate::cli::Server;
+use crate::cli::server::Server;
 
 /// What was found of one requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,8 +169,12 @@ fn sound_server(facts: &Facts) -> Vec<Finding> {
             return vec![Finding::missing(what, found, remedy)];
         }
         Err(why) => {
-            let remedy = "systemctl --user start pipewire wireplumber \
-                          (not installed: sudo apt-get install pipewire wireplumber)";
+            let remedy = if facts.server_choice == Server::PulseAudio {
+                "systemctl --user start pulseaudio (not installed: sudo apt-get install pulseaudio)"
+            } else {
+                "systemctl --user start pipewire wireplumber \
+                 (not installed: sudo apt-get install pipewire wireplumber)"
+            };
             return vec![Finding::missing(what, why, remedy)];
         }
     };
@@ -180,7 +184,11 @@ fn sound_server(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::missing("session manager", "none, so nobody links guests to devices", remedy));
     }
     if answer.sinks == 0 {
-        let remedy = "look what the session manager sees: wpctl status";
+        let remedy = if facts.server_choice == Server::PulseAudio {
+            "look what the server sees: pactl list short sinks"
+        } else {
+            "look what the session manager sees: wpctl status"
+        };
         findings.push(Finding::advice("sinks", "none; guests run on the clock until there is one", remedy));
     }
     findings
@@ -204,10 +212,29 @@ fn config(facts: &Facts) -> Finding {
     }
 }
 
+/// What became of the test tone, which had so much latency.
+#[cfg(feature = "pulseaudio")]
+pub(super) fn tone(played: anyhow::Result<std::time::Duration>) -> Finding {
+    match played {
+        Ok(latency) => Finding::ok(
+            "tone",
+            format!(
+                "played to its end, {} ms after it was given; nothing heard: look into the mixer",
+                latency.as_millis()
+            ),
+        ),
+        Err(why) => Finding::missing(
+            "tone",
+            format!("{why:#}"),
+            "look what the desktop plays to: pactl list short sinks",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
 
-    use super::super::facts::Answer;
+    use super::super::server::Answer;
     use super::*;
 
     fn file(path: &str) -> File {
@@ -309,6 +336,17 @@ mod tests {
         assert!(found(&facts, "sound server").line().contains("XDG_RUNTIME_DIR"));
         facts.server_choice = Server::Null;
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn pulseaudio_has_remedies_of_its_own() {
+        let mut facts = dom0();
+        facts.server_choice = Server::PulseAudio;
+        facts.server = Err("PulseAudio can't be reached: Connection refused".into());
+        assert!(found(&facts, "sound server").line().contains("start pulseaudio"));
+        let server = "PulseAudio 16.1".to_owned();
+        facts.server = Ok(Answer { server, session_manager: true, sinks: 0 });
+        assert!(found(&facts, "sinks").line().contains("pactl"));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 mod facts;
 mod findings;
+mod server;
+#[cfg(feature = "pulseaudio")]
+mod tone;
 
 use std::io::{Write, stdout};
 use std::process::ExitCode;
@@ -9,11 +12,16 @@ use std::process::ExitCode;
 use facts::Facts;
 use findings::{Finding, Verdict};
 
-use super::ServiceArgs;
+use super::CheckArgs;
 
 /// Looks at this machine and tells what is missing.
-pub(super) fn check(args: &ServiceArgs) -> anyhow::Result<ExitCode> {
-    let findings = findings::of(&Facts::gather(args)?);
+pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
+    #[cfg_attr(not(feature = "pulseaudio"), allow(unused_mut))]
+    let mut findings = findings::of(&Facts::gather(&args.service)?);
+    #[cfg(feature = "pulseaudio")]
+    if args.tone {
+        findings.push(findings::tone(tone::play()));
+    }
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
     let mut text: String = findings.iter().map(Finding::line).collect();
     text.push_str(&match missing {

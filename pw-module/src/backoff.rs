@@ -4,26 +4,26 @@ use crate::units::Nanos;
 
 /// Waits between tries: each twice as long as the one before, within bounds.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     first: Nanos,
     longest: Nanos,
     next: Nanos,
 }
 
 impl Backoff {
-    pub(super) const fn new(first: Nanos, longest: Nanos) -> Self {
+    pub(crate) const fn new(first: Nanos, longest: Nanos) -> Self {
         Self { first, longest, next: first }
     }
 
     /// A try failed at `now`: when to make the next.
-    pub(super) fn failed(&mut self, now: Nanos) -> Nanos {
+    pub(crate) fn failed(&mut self, now: Nanos) -> Nanos {
         let at = now + self.next;
         self.next = (self.next + self.next).min(self.longest);
         at
     }
 
     /// A try succeeded.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.next = self.first;
     }
 }

@@ -12,7 +12,7 @@ const LONGEST_TAIL: Nanos = Nanos::from_millis(3_000);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     /// The node may rest.
     Rest,
     /// The node may go.
@@ -21,7 +21,7 @@ pub(super) enum Due {
 
 /// The activity of one node.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Activity {
+pub(crate) struct Activity {
     active: bool,
     rest_at: Option<Nanos>,
     go_at: Option<Nanos>,
@@ -29,43 +29,43 @@ pub(super) struct Activity {
 
 impl Activity {
     /// A node opened at `now`.
-    pub(super) fn opened(now: Nanos) -> Self {
+    pub(crate) fn opened(now: Nanos) -> Self {
         Self { active: true, rest_at: Some(now + AWAIT_START), go_at: None }
     }
 
     /// Whether the server is to call the node at every cycle.
-    pub(super) fn active(&self) -> bool {
+    pub(crate) fn active(&self) -> bool {
         self.active
     }
 
     /// The stream starts.
-    pub(super) fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.active = true;
         self.rest_at = None;
     }
 
     /// The stream stopped at `now`; what it gave is heard within `tail`.
-    pub(super) fn stop(&mut self, now: Nanos, tail: Nanos) {
+    pub(crate) fn stop(&mut self, now: Nanos, tail: Nanos) {
         self.rest_at = Some(now + tail.min(LONGEST_TAIL) + LINGER);
     }
 
     /// The handle was dropped at `now`; what was given is heard within `tail`.
-    pub(super) fn release(&mut self, now: Nanos, tail: Nanos) {
+    pub(crate) fn release(&mut self, now: Nanos, tail: Nanos) {
         self.go_at.get_or_insert(now + tail.min(LONGEST_TAIL));
     }
 
     /// Whether the handle is gone.
-    pub(super) fn released(&self) -> bool {
+    pub(crate) fn released(&self) -> bool {
         self.go_at.is_some()
     }
 
     /// When something is due next.
-    pub(super) fn deadline(&self) -> Option<Nanos> {
+    pub(crate) fn deadline(&self) -> Option<Nanos> {
         self.go_at.or(self.rest_at.filter(|_| self.active))
     }
 
     /// What is due at `now`, once.
-    pub(super) fn due(&mut self, now: Nanos) -> Option<Due> {
+    pub(crate) fn due(&mut self, now: Nanos) -> Option<Due> {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return None;
         }

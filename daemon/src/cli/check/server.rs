@@ -1,0 +1,103 @@
+//! What the sound server says of itself.
+
+use crate::cli::server::Server;
+
+/// How long a server may take to answer.
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// A sound server that answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// Name and version.
+    pub(super) server: String,
+    /// Whether somebody links streams to devices.
+    pub(super) session_manager: bool,
+    /// Sinks that guests could be heard on.
+    pub(super) sinks: usize,
+}
+
+/// Asks the server; the error is a text for people.
+pub(super) fn ask(server: Server) -> Result<Answer, String> {
+    match server {
+        Server::Null => Ok(Answer { server: "null".to_owned(), session_manager: true, sinks: 0 }),
+        Server::PipeWire => pipewire(),
+        Server::PulseAudio => pulseaudio(),
+    }
+}
+
+#[cfg(feature = "pulseaudio")]
+fn pulseaudio() -> Result<Answer, String> {
+    let survey = vsnd_pw_module::pulse::survey(None, PATIENCE);
+    let survey = survey.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    Ok(Answer {
+        server: format!("{} {}", survey.server.name, survey.server.version),
+        // It links streams itself.
+        session_manager: true,
+        sinks: survey.sinks.len(),
+    })
+}
+
+#[cfg(not(feature = "pulseaudio"))]
+fn pulseaudio() -> Result<Answer, String> {
+    Err("this vsnd-bridge was built without PulseAudio".to_owned())
+}
+
+#[cfg(feature = "pipewire")]
+use pipewire::pipewire;
+
+#[cfg(not(feature = "pipewire"))]
+fn pipewire() -> Result<Answer, String> {
+    Err("this vsnd-bridge was built without PipeWire".to_owned())
+}
+
+#[cfg(feature = "pipewire")]
+mod pipewire {
+    use std::sync::mpsc;
+
+    use vsnd_pw_module::ServerEvent;
+    use vsnd_pw_module::pipewire::{Object, PipeWireServer, survey};
+
+    use super::{Answer, PATIENCE};
+
+    pub(super) fn pipewire() -> Result<Answer, String> {
+        let chain = |error: anyhow::Error| format!("{error:#}");
+        let objects = survey(None, PATIENCE).map_err(|error| chain(error.into()))?;
+        let (events, seen) = mpsc::channel();
+        let tell = move |event| {
+            let _ = events.send(event);
+        };
+        let _server = PipeWireServer::start(tell, None).map_err(|error| chain(error.into()))?;
+        let server = match seen.recv_timeout(PATIENCE) {
+            Ok(ServerEvent::Connected(info)) => format!("{} {}", info.name, info.version),
+            Ok(ServerEvent::Lost(why)) => return Err(why),
+            _ => return Err("PipeWire doesn't answer".to_owned()),
+        };
+        Ok(Answer { server, session_manager: has_session_manager(&objects), sinks: count_sinks(&objects) })
+    }
+
+    /// The session manager is who keeps the default devices.
+    fn has_session_manager(objects: &[Object]) -> bool {
+        objects
+            .iter()
+            .any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
+    }
+
+    fn count_sinks(objects: &[Object]) -> usize {
+        objects.iter().filter(|object| object.get("media.class") == Some("Audio/Sink")).count()
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
+
+        use super::*;
+
+        #[test]
+        fn a_private_server_shows_its_sinks_and_session_manager() {
+            let private = PrivateServer::start(Options::default()).unwrap();
+            let objects = survey(Some(&private.remote()), PATIENCE).unwrap();
+            assert_eq!((count_sinks(&objects), has_session_manager(&objects)), (2, true));
+        }
+    }
+}

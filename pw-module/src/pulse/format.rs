@@ -1,0 +1,156 @@
+//! Sample formats, channel positions and buffer lengths in PulseAudio's words.
+
+use libpulse_binding::channelmap::{Map, Position};
+use libpulse_binding::def::BufferAttr;
+use libpulse_binding::sample::{Format, Spec};
+
+use crate::units::Frames;
+use crate::{Direction, SampleFormat, StreamFormat};
+
+/// The length that the server is to choose itself.
+const ANY: u32 = u32::MAX;
+/// Bounds of a stream's latency, in parts of a second. Below, a busy desktop can't keep pace with a server that isn't
+/// real-time throughout; above, nobody who opens long periods gains from more.
+const SHORTEST: u32 = 100;
+const LONGEST: u32 = 10;
+
+/// PulseAudio's name for a sample format, or `None` where it has none. Its `S24le` is packed in three octets; what ALSA
+/// and sndif call 24 bits is `S24_32le`.
+pub(super) fn sample_format(format: SampleFormat) -> Option<Format> {
+    Some(match format {
+        SampleFormat::U8 => Format::U8,
+        SampleFormat::S16Le => Format::S16le,
+        SampleFormat::S16Be => Format::S16be,
+        SampleFormat::S24In32Le => Format::S24_32le,
+        SampleFormat::S24In32Be => Format::S24_32be,
+        SampleFormat::S32Le => Format::S32le,
+        SampleFormat::S32Be => Format::S32be,
+        SampleFormat::F32Le => Format::F32le,
+        SampleFormat::F32Be => Format::F32be,
+        SampleFormat::MuLaw => Format::ULaw,
+        SampleFormat::ALaw => Format::ALaw,
+        SampleFormat::S8
+        | SampleFormat::U16Le
+        | SampleFormat::U16Be
+        | SampleFormat::U24In32Le
+        | SampleFormat::U24In32Be
+        | SampleFormat::U32Le
+        | SampleFormat::U32Be
+        | SampleFormat::F64Le
+        | SampleFormat::F64Be => return None,
+    })
+}
+
+/// The shape of a stream; `None` if PulseAudio doesn't carry it.
+pub(super) fn spec(format: StreamFormat) -> Option<Spec> {
+    let sample = sample_format(format.sample())?;
+    let spec = Spec { format: sample, channels: format.channels(), rate: format.rate() };
+    spec.is_valid().then_some(spec)
+}
+
+/// Where the channels of a stream sound, in the order in which ALSA interleaves them. Streams of more than eight
+/// channels have no places of their own: aux0, aux1, ... `None` for more channels than PulseAudio has.
+pub(super) fn channel_map(channels: u8) -> Option<Map> {
+    use Position::{
+        FrontCenter, FrontLeft, FrontRight, Lfe, Mono, RearCenter, RearLeft, RearRight, SideLeft, SideRight,
+    };
+    let places: &[Position] = match channels {
+        1 => &[Mono],
+        2 => &[FrontLeft, FrontRight],
+        3 => &[FrontLeft, FrontRight, Lfe],
+        4 => &[FrontLeft, FrontRight, RearLeft, RearRight],
+        5 => &[FrontLeft, FrontRight, RearLeft, RearRight, FrontCenter],
+        6 => &[FrontLeft, FrontRight, RearLeft, RearRight, FrontCenter, Lfe],
+        7 => &[FrontLeft, FrontRight, RearLeft, RearRight, FrontCenter, Lfe, RearCenter],
+        8 => &[FrontLeft, FrontRight, RearLeft, RearRight, FrontCenter, Lfe, SideLeft, SideRight],
+        _ => AUX.get(..usize::from(channels))?,
+    };
+    let mut map = Map::default();
+    map.set_len(channels);
+    map.get_mut().copy_from_slice(places);
+    Some(map)
+}
+
+/// Positions without a place.
+const AUX: [Position; 32] = {
+    use Position::{
+        Aux0, Aux1, Aux2, Aux3, Aux4, Aux5, Aux6, Aux7, Aux8, Aux9, Aux10, Aux11, Aux12, Aux13, Aux14, Aux15,
+        Aux16, Aux17, Aux18, Aux19, Aux20, Aux21, Aux22, Aux23, Aux24, Aux25, Aux26, Aux27, Aux28, Aux29,
+        Aux30, Aux31,
+    };
+    [
+        Aux0, Aux1, Aux2, Aux3, Aux4, Aux5, Aux6, Aux7, Aux8, Aux9, Aux10, Aux11, Aux12, Aux13, Aux14, Aux15,
+        Aux16, Aux17, Aux18, Aux19, Aux20, Aux21, Aux22, Aux23, Aux24, Aux25, Aux26, Aux27, Aux28, Aux29,
+        Aux30, Aux31,
+    ]
+};
+
+/// The latency that a stream asks for: two periods, within bounds.
+pub(super) fn latency(format: StreamFormat, period: Frames) -> Frames {
+    let rate = format.rate();
+    let bound = |part: u32| u64::from(rate.div_ceil(part));
+    Frames((2 * period.0).clamp(bound(SHORTEST), bound(LONGEST)))
+}
+
+/// How much a stream keeps in the server. It moves a quarter of its latency at a time: with `ADJUST_LATENCY` the server
+/// gives half of what is beyond two such steps to the device, so that half a latency is left for this side to answer in.
+///
+/// Playback has no `prebuf`: the server's read index then runs on through an underrun instead of waiting, as a
+/// converter's does.
+pub(super) fn buffers(format: StreamFormat, period: Frames, direction: Direction) -> BufferAttr {
+    let latency = latency(format, period);
+    let octets = |frames: u64| u32::try_from(format.octets(Frames(frames)).0).unwrap_or(ANY);
+    let (whole, step) = (octets(latency.0), octets((latency.0 / 4).max(1)));
+    match direction {
+        Direction::Playback => {
+            let maxlength = octets(latency.0 * 4);
+            BufferAttr { maxlength, tlength: whole, prebuf: 0, minreq: step, fragsize: ANY }
+        }
+        Direction::Capture => {
+            let maxlength = octets(u64::from(format.rate()));
+            BufferAttr { maxlength, tlength: ANY, prebuf: ANY, minreq: ANY, fragsize: step }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stereo() -> StreamFormat {
+        StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap()
+    }
+
+    #[test]
+    fn twenty_four_bits_lie_in_four_octets() {
+        let format = StreamFormat::new(SampleFormat::S24In32Le, 2, 44_100).unwrap();
+        let spec = spec(format).unwrap();
+        assert_eq!(spec.format, Format::S24_32le);
+        assert_eq!(spec.frame_size() as u32, format.frame_octets());
+    }
+
+    #[test]
+    fn what_pulseaudio_has_not_is_not_offered() {
+        let shape = |sample, channels| StreamFormat::new(sample, channels, 48_000).unwrap();
+        assert!(spec(shape(SampleFormat::U16Le, 2)).is_none());
+        assert!(spec(shape(SampleFormat::S16Le, 33)).is_none());
+        assert!(channel_map(33).is_none());
+    }
+
+    #[test]
+    fn six_channels_lie_in_the_order_of_alsa() {
+        let map = channel_map(6).unwrap();
+        assert!(map.is_valid());
+        assert_eq!(map.get()[4..], [Position::FrontCenter, Position::Lfe]);
+        assert_eq!(channel_map(32).unwrap().get()[31], Position::Aux31);
+    }
+
+    #[test]
+    fn latency_is_two_periods_within_bounds() {
+        let octets = |period| buffers(stereo(), Frames(period), Direction::Playback).tlength;
+        assert_eq!(octets(960), 1920 * 4);
+        assert_eq!(octets(16), 480 * 4);
+        assert_eq!(octets(48_000), 4_800 * 4);
+        assert_eq!(buffers(stereo(), Frames(960), Direction::Capture).fragsize, 480 * 4);
+    }
+}

@@ -1,0 +1,140 @@
+//! Rings as streams of a PulseAudio server, or of what stands in for one.
+//!
+//! One thread owns everything of PulseAudio's and moves the frames too; the server object and the handles only post
+//! commands to it. Clients of PulseAudio have no real-time callback: the server asks for frames over a socket, and half
+//! of a stream's latency is there for the answer.
+
+mod connection;
+mod format;
+mod inbox;
+mod node;
+mod process;
+mod properties;
+mod stream;
+mod survey;
+mod thread;
+mod timing;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use libpulse_binding::mainloop::standard::Mainloop;
+
+use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
+pub use connection::ConnectError;
+use inbox::{Inbox, Sender};
+use node::NodeKey;
+use process::Shared;
+pub use survey::{Survey, SurveyError, survey};
+use thread::Command;
+
+/// Why the thread for PulseAudio can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The operating system refuses a thread.
+    #[error("can't start a thread for PulseAudio")]
+    Thread(#[source] std::io::Error),
+    /// The operating system refuses what wakes the thread.
+    #[error("can't make an eventfd")]
+    Wake(#[source] std::io::Error),
+    /// The library can't make its event loop.
+    #[error("can't make libpulse's event loop")]
+    Loop,
+    /// The thread ended before it began.
+    #[error("the thread for PulseAudio ended at once")]
+    Ended,
+}
+
+/// A PulseAudio server, whether it runs at the moment or not: nodes are kept over its restarts.
+///
+/// Dropping it plays the tails of its nodes and takes them away.
+pub struct PulseServer {
+    commands: Sender,
+    next_node: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PulseServer {
+    /// Starts the thread, which looks for the server and tells `events` what becomes of it and of the nodes. `server` is
+    /// a server string of PulseAudio's, such as `unix:/path`; without it the environment and PulseAudio's client
+    /// configuration decide.
+    ///
+    /// # Errors
+    /// When there are no resources for a thread or a loop. A server that isn't there is no error: it is waited for.
+    pub fn start(
+        events: impl Fn(ServerEvent) + Send + 'static,
+        server: Option<String>,
+    ) -> Result<Self, StartError> {
+        let (commands, receiver) = inbox::inbox()?;
+        let (started, result) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("pulseaudio".to_owned())
+            .spawn(move || {
+                let parts = Mainloop::new().and_then(|mut mainloop| {
+                    let inbox = Inbox::attach(&mut mainloop, receiver)?;
+                    Some((mainloop, inbox))
+                });
+                let _ = started.send(parts.is_some());
+                if let Some((mainloop, inbox)) = parts {
+                    thread::run(mainloop, inbox, Box::new(events), server);
+                }
+            })
+            .map_err(StartError::Thread)?;
+        if !result.recv().map_err(|_| StartError::Ended)? {
+            return Err(StartError::Loop);
+        }
+        Ok(Self { commands, next_node: AtomicU64::new(1), thread: Some(thread) })
+    }
+}
+
+impl SoundServer for PulseServer {
+    fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
+        let key = NodeKey(self.next_node.fetch_add(1, Ordering::Relaxed));
+        let shared = Arc::new(Shared::default());
+        let handle = Handle { key, shared: Arc::clone(&shared), commands: self.commands.clone() };
+        self.commands.send(Command::Open(key, Box::new(spec), ring, shared));
+        Some(Box::new(handle))
+    }
+
+    fn carries(&self, format: SampleFormat) -> bool {
+        format::sample_format(format).is_some()
+    }
+}
+
+impl Drop for PulseServer {
+    fn drop(&mut self) {
+        self.commands.send(Command::Quit);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread for PulseAudio panicked");
+        }
+    }
+}
+
+/// The handle of one node.
+struct Handle {
+    key: NodeKey,
+    shared: Arc<Shared>,
+    commands: Sender,
+}
+
+impl Node for Handle {
+    fn start(&self) {
+        self.commands.send(Command::Start(self.key));
+    }
+
+    fn stop(&self) {
+        self.commands.send(Command::Stop(self.key));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // At once: from now on the ring may have another reader.
+        self.shared.release();
+        self.commands.send(Command::Release(self.key));
+    }
+}

@@ -1,0 +1,306 @@
+//! What one turn of the loop does with a stream's frames: between the ring and the server's memory, and into timing.
+//!
+//! Nothing here allocates, locks, logs, calls the system, loops without bound or panics.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::timing::Line;
+use crate::units::{Frames, Nanos};
+use crate::{Direction, PcmRing, Timing};
+
+/// What the handle and the thread that owns the stream share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// The handle is gone: the ring is no longer this node's to read.
+    released: AtomicBool,
+}
+
+impl Shared {
+    /// From now on the stream plays silence and leaves the ring alone.
+    pub(super) fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    fn released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
+    }
+}
+
+/// What the server told of a playback or capture stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// When, on CLOCK_MONOTONIC.
+    pub(super) at: Nanos,
+    /// Octets that went into the server's queue since the stream was made.
+    pub(super) write_index: i64,
+    /// Octets that left it.
+    pub(super) read_index: i64,
+    /// How long a frame takes from the queue to the loudspeaker (playback), or from the microphone to the queue
+    /// (capture; negative where the source is a sink's monitor, which is ahead of the loudspeaker), in microseconds.
+    pub(super) latency: i64,
+}
+
+/// A stream's account of its frames. Stream positions count from the stream's creation; those of the ring differ from
+/// them by what the ring did before and between.
+pub(super) struct Process {
+    ring: Arc<PcmRing>,
+    shared: Arc<Shared>,
+    /// Frames that were moved, silence included.
+    moved: i64,
+    /// The ring's position less the stream's, while the ring takes part.
+    offset: Option<i64>,
+    /// The ring's position after the newest block.
+    given: Frames,
+    /// The length of the newest block.
+    cycle: Frames,
+    /// The stream position behind the last frame that came from the ring.
+    sounded: i64,
+    line: Line,
+    /// The stream position of the newest report, just as it was told.
+    told: Option<i64>,
+}
+
+impl Process {
+    pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+        let line = Line::new(ring.format().rate());
+        Self {
+            ring,
+            shared,
+            moved: 0,
+            offset: None,
+            given: Frames(0),
+            cycle: Frames(0),
+            sounded: 0,
+            line,
+            told: None,
+        }
+    }
+
+    pub(super) fn direction(&self) -> Direction {
+        self.ring.direction()
+    }
+
+    /// Octets of a frame.
+    pub(super) fn frame(&self) -> usize {
+        self.ring.format().frame_octets() as usize
+    }
+
+    /// Fills `out`, whole frames, with what is played next.
+    pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
+        let first = if self.shared.released() {
+            self.ring.format().fill_silence(out);
+            None
+        } else {
+            self.ring.play(now, out)
+        };
+        self.account(first, out.len());
+    }
+
+    /// Fills `out`, whole frames, with silence for a time that the server has already played: the frames of the ring
+    /// come after it, whole and with the same latency.
+    pub(super) fn play_late(&mut self, out: &mut [u8]) {
+        self.ring.format().fill_silence(out);
+        self.moved = self.moved.saturating_add(self.frames(out.len()));
+    }
+
+    /// Puts `input`, whole frames, into the ring.
+    pub(super) fn capture(&mut self, now: Nanos, input: &[u8]) {
+        let first = if self.shared.released() { None } else { self.ring.capture(now, input) };
+        self.account(first, input.len());
+    }
+
+    /// `octets` were recorded too long ago to be put into the ring.
+    pub(super) fn capture_late(&mut self, octets: usize) {
+        self.moved = self.moved.saturating_add(self.frames(octets));
+    }
+
+    /// The machine was too slow for the server: an interruption that was heard, or a hole in the recording.
+    pub(super) fn missed(&mut self) {
+        if self.offset.is_some() && self.ring.cursor().running {
+            self.ring.missed_cycle();
+        }
+    }
+
+    fn frames(&self, octets: usize) -> i64 {
+        i64::try_from(octets / self.frame()).unwrap_or(0)
+    }
+
+    /// Counts a block, of which the ring's part begins at position `first`, and publishes what it says.
+    fn account(&mut self, first: Option<i64>, octets: usize) {
+        let frames = self.frames(octets);
+        self.offset = first.map(|first| first.saturating_sub(self.moved));
+        self.moved = self.moved.saturating_add(frames);
+        let Some(first) = first else { return };
+        self.given = Frames(u64::try_from(first.saturating_add(frames)).unwrap_or(0));
+        self.cycle = Frames(frames.unsigned_abs());
+        self.sounded = self.moved;
+        self.publish();
+    }
+
+    /// Takes in what the server told, before anything is moved after it.
+    pub(super) fn report(&mut self, report: Report) {
+        let rate = i64::from(self.ring.format().rate());
+        let size = i64::from(self.ring.format().frame_octets());
+        let latency = report.latency.saturating_mul(rate) / 1_000_000;
+        let position = match self.direction() {
+            Direction::Playback => (report.read_index / size).saturating_sub(latency),
+            // Counted from what was taken over here, because frames that the server lost are in its indices only.
+            Direction::Capture => {
+                let waiting = report.write_index.saturating_sub(report.read_index) / size;
+                self.moved.saturating_add(waiting).saturating_add(latency)
+            }
+        };
+        self.line.report(report.at, position);
+        self.told = Some(position);
+        // Between a block and the report after it the ring may have been stopped, or taken over.
+        let cursor = self.ring.cursor();
+        if self.offset.is_some() && cursor.running && cursor.position == self.given {
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        let (Some(offset), Some(at)) = (self.offset, self.line.newest()) else { return };
+        let Some(position) = self.line.position(at) else { return };
+        let heard = position.saturating_add(offset);
+        self.ring.publish(Timing { at, heard, given: self.given, cycle: self.cycle });
+    }
+
+    /// The stream stood still, or is to: earlier reports say nothing of what comes.
+    pub(super) fn interrupt(&mut self) {
+        self.line.reset();
+        self.told = None;
+        self.offset = None;
+    }
+
+    /// Frames to spare behind the last one, for what devices and graphs hold without a word.
+    fn margin(&self) -> Frames {
+        self.cycle + self.cycle
+    }
+
+    /// How long from `now` until everything from the ring has been heard.
+    pub(super) fn tail(&self, now: Nanos) -> Nanos {
+        let margin = self.margin().duration(self.ring.format().rate());
+        let end = self.line.when(self.sounded).unwrap_or(now) + margin;
+        if self.direction() == Direction::Capture { Nanos(0) } else { (end - now).max(Nanos(0)) }
+    }
+
+    /// Whether the server told that everything from the ring has been heard.
+    pub(super) fn all_heard(&self) -> bool {
+        if self.direction() == Direction::Capture || self.sounded == 0 {
+            return true;
+        }
+        self.told.is_some_and(|told| told >= self.sounded.saturating_add_unsigned(self.margin().0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Octets, Pages, SampleFormat, StreamFormat};
+
+    fn process(direction: Direction) -> (Process, Arc<PcmRing>) {
+        let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
+        let pages = Pages::anonymous(9600 * 4).unwrap();
+        let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
+        (Process::new(Arc::clone(&ring), Arc::default()), ring)
+    }
+
+    fn played(process: &mut Process, frames: usize) {
+        process.play(Nanos(1), &mut vec![1; frames * 4]);
+    }
+
+    fn report(at: i64, write_index: i64, read_index: i64, latency: i64) -> Report {
+        Report {
+            at: Nanos::from_millis(at),
+            write_index: write_index * 4,
+            read_index: read_index * 4,
+            latency,
+        }
+    }
+
+    #[test]
+    fn what_was_played_before_the_start_is_not_of_the_ring() {
+        let (mut process, ring) = process(Direction::Playback);
+        played(&mut process, 1_000);
+        process.report(report(10, 1_000, 500, 0));
+        assert_eq!(ring.timing(), None);
+        assert!(process.all_heard());
+        ring.start();
+        // The first block moves 16 frames: ring position 0 is stream position 1464.
+        played(&mut process, 480);
+        process.report(report(20, 1_480, 980, 1_000));
+        let timing = ring.timing().unwrap();
+        assert_eq!(
+            (timing.at, timing.given, timing.cycle),
+            (Nanos::from_millis(20), Frames(16), Frames(480))
+        );
+        assert_eq!(timing.heard, 980 - 48 - 1_464 + 48, "the report before was the better one");
+        assert!(!process.all_heard());
+    }
+
+    #[test]
+    fn silence_for_a_time_that_is_over_moves_the_stream_and_not_the_ring() {
+        let (mut process, ring) = process(Direction::Playback);
+        ring.start();
+        played(&mut process, 480);
+        process.play_late(&mut [1; 4 * 100]);
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(496));
+        process.report(report(10, 1_060, 580, 0));
+        assert_eq!(ring.timing().unwrap().heard, 16, "what follows the late silence");
+    }
+
+    #[test]
+    fn captured_frames_lie_between_the_microphone_and_the_ring() {
+        let (mut process, ring) = process(Direction::Capture);
+        ring.start();
+        process.capture(Nanos(1), &[0; 4 * 16]);
+        process.report(report(10, 120, 100, 2_000));
+        let timing = ring.timing().unwrap();
+        assert_eq!((timing.heard, timing.given), (8 + 20 + 96, Frames(8)));
+        assert_eq!(process.tail(Nanos(0)), Nanos(0));
+    }
+
+    #[test]
+    fn a_stop_between_block_and_report_publishes_nothing() {
+        let (mut process, ring) = process(Direction::Playback);
+        ring.write(Octets(0), &[1; 64]).unwrap();
+        ring.start();
+        played(&mut process, 480);
+        ring.stop();
+        process.report(report(10, 480, 100, 0));
+        assert_eq!(ring.timing(), None);
+    }
+
+    #[test]
+    fn a_stream_is_heard_when_the_server_says_so() {
+        let (mut process, ring) = process(Direction::Playback);
+        ring.start();
+        played(&mut process, 480);
+        ring.stop();
+        played(&mut process, 2_000);
+        process.report(report(10, 2_480, 400, 0));
+        assert!(!process.all_heard());
+        let tail = process.tail(Nanos::from_millis(10));
+        assert!(
+            tail > Nanos::from_millis(21) && tail < Nanos::from_millis(22),
+            "80 frames and two cycles: {tail}"
+        );
+        process.report(report(100, 2_480, 1_439, 0));
+        assert!(!process.all_heard(), "not yet two cycles");
+        process.report(report(110, 2_480, 1_440, 0));
+        assert!(process.all_heard());
+    }
+
+    #[test]
+    fn a_released_stream_leaves_the_ring_alone() {
+        let (mut process, ring) = process(Direction::Playback);
+        ring.start();
+        process.shared.release();
+        let mut out = [1; 64];
+        process.play(Nanos(1), &mut out);
+        assert_eq!((out, ring.cursor().position), ([0; 64], Frames(0)));
+    }
+}
