@@ -22,6 +22,24 @@ impl Case {
         Self { directory: out.join(name) }
     }
 
+    /// How long the machine held up Dom0's most urgent thread at most while the case recorded, in microseconds.
+    fn longest_stall(&self) -> Option<u64> {
+        self.text("latency").ok()?.rsplit("Max:").next()?.trim().parse().ok()
+    }
+
+    /// What the machine itself did to the case, as a line of figures.
+    pub fn machine(&self) -> String {
+        match self.longest_stall() {
+            Some(stall) => format!("the machine stalled for {} ms at most", stall.div_ceil(1000)),
+            None => "how long the machine stalled is not known".to_owned(),
+        }
+    }
+
+    /// Whether the machine stalled for longer than a cycle of the sound server takes.
+    pub fn was_disturbed(&self) -> bool {
+        self.longest_stall().is_some_and(|stall| stall > 20_000)
+    }
+
     fn text(&self, name: &str) -> Result<String> {
         let path = self.directory.join(name);
         let octets = std::fs::read(&path).with_context(|| format!("{} is missing", path.display()))?;

@@ -187,8 +187,17 @@ drop_all_guests() {
 
 # --- recordings and plays ---------------------------------------------------------------------------------------------------
 
+# watch_machine: from now to the case's end, how late a thread of the highest priority is at most, in microseconds. What holds that
+# one up, the machine did, and sound with it.
+watch_machine() {
+    [[ -z $watcher ]] || return 0
+    cyclictest -q -m -p 95 -i 2000 >"$case_out/latency" 2>&1 &
+    watcher=$!
+}
+
 # record_sink SINK NAME: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
 record_sink() {
+    watch_machine
     recorded+=("$2")
     become_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
     recorders+=($!)
@@ -220,6 +229,7 @@ play() {
 
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
+    watch_machine
     # From memory: pw-cat reads in its real-time callback, and the share's answers take the emulator's time.
     [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals/host/$1.wav" /run/rec/
     become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "/run/rec/$1.wav" 2>>"$case_out/pw-cat.log" &
@@ -242,11 +252,11 @@ run_case() {
     echo "--- $case" >>"$OUT/bridge.log"
     mkdir -p "$OUT/$case"
     (
-        case_out=$OUT/$case script=$case kernel=new recorders=() recorded=()
+        case_out=$OUT/$case script=$case kernel=new recorders=() recorded=() watcher=''
         case $case in *-old | *-new) kernel=${case##*-} script=${case%-*} ;; esac
         guest=lab-$kernel
         exec >"$case_out/log" 2>&1
-        trap 'kill $(jobs -p) 2>/dev/null' EXIT
+        trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
         # shellcheck source=/dev/null
         . "$LAB/cases/$script.sh"
     )
