@@ -183,7 +183,11 @@ impl Device {
             Some(Ok(config)) => {
                 Connection::open(context, self.id, &self.domain, self.policy, config, &self.frontend)
             }
-            Some(Err(error)) => Err(ConnectError::Config(error.clone())),
+            // Told when it was taken.
+            Some(Err(_)) => {
+                self.bus.failed(monotonic_now());
+                return self.write_state(context, BusState::Closed);
+            }
             None => return Ok(()),
         };
         match connected {
