@@ -13,6 +13,7 @@ mod backoff;
 #[cfg(feature = "pipewire")]
 mod convert;
 mod format;
+mod marks;
 mod null;
 mod pages;
 mod ring;
@@ -26,9 +27,10 @@ pub mod pipewire;
 pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
+pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
-pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
+pub use pages::{Access, Counters, OutOfRange, Pages};
+pub use ring::{Direction, PcmRing, RingClosed, Stopped};
 pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};
