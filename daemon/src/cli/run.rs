@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::guest::DeviceContext;
@@ -11,30 +10,27 @@ use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
 
+use super::signals::Asked;
 use super::{RunArgs, server};
 
 /// Serves all guests until told to end.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let policy = args.policy()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = {
+        let _inside = runtime.enter();
+        Asked::listen().context("signals")?
+    };
     let server = server::start(args.service.server.server(), log_event)?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
     let bridge = Bridge::new(DeviceContext { xen, server, pacer }, policy).context("XenStore")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-            }
-        };
-        info!("serving the sound cards of domain {own}'s guests");
-        bridge.run(shutdown).await.context("XenStore went away; start again once xenstored runs")?;
-        anyhow::Ok(ExitCode::SUCCESS)
-    })
+    info!("serving the sound cards of domain {own}'s guests");
+    runtime
+        .block_on(bridge.run(asked.first()))
+        .context("XenStore went away; start again once xenstored runs")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Tells what the server tells.
