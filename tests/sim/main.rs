@@ -3,4 +3,6 @@
 
 mod bus;
 mod machine;
+mod play;
+mod reattach;
 mod sound;
