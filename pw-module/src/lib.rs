@@ -13,10 +13,13 @@ mod backoff;
 #[cfg(feature = "pipewire")]
 mod convert;
 mod format;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod null;
 mod pages;
 mod ring;
 mod server;
+mod sync;
 mod timing;
 mod units;
 

@@ -6,9 +6,7 @@
 //! wrote nothing, silence is played and the position runs on.
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
 use crate::{Pages, StreamFormat, Timing};
@@ -227,10 +225,10 @@ impl PcmRing {
         }
         self.move_cursor(|cursor| Cursor { running: false, fresh: false, ..cursor });
         while self.gate.load(Ordering::Acquire) != CLOSED {
-            std::thread::yield_now();
+            yield_now();
         }
         // SAFETY: the gate is closed and empty: no access to the cell is under way and none can begin.
-        let pages = unsafe { (*self.pages.get()).take() };
+        let pages = self.pages.with_mut(|pages| unsafe { (*pages).take() });
         drop(pages);
     }
 
@@ -258,7 +256,7 @@ impl PcmRing {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
         let result = if before & CLOSED == 0 {
             // SAFETY: this access is counted in the gate, so `close` won't take the pages out until it has ended.
-            unsafe { (*self.pages.get()).as_ref() }.map(access)
+            self.pages.with(|pages| unsafe { (*pages).as_ref() }.map(access))
         } else {
             None
         };
