@@ -19,6 +19,7 @@ mod ring;
 mod server;
 mod timing;
 mod units;
+mod write;
 
 #[cfg(feature = "pipewire")]
 pub mod pipewire;
