@@ -10,14 +10,20 @@
 mod activity;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod backoff;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod clients;
 #[cfg(feature = "pipewire")]
 mod convert;
 mod format;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod handle;
 mod null;
 mod pages;
 mod ring;
 mod server;
 mod timing;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod told;
 mod units;
 mod write;
 
