@@ -10,9 +10,13 @@
 mod activity;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod backoff;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod clients;
 #[cfg(feature = "pipewire")]
 mod convert;
 mod format;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod handle;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod null;
@@ -21,7 +25,10 @@ mod ring;
 mod server;
 mod sync;
 mod timing;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod told;
 mod units;
+mod write;
 
 #[cfg(feature = "pipewire")]
 pub mod pipewire;
