@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -42,8 +43,8 @@ pub(super) enum Command {
 /// What PipeWire's callbacks saw.
 pub(super) enum Happening {
     Command(Command),
-    /// The server of a connection told its version.
-    Server(ConnectionKey, String),
+    /// The server of a connection told its version, and the shortest cycle of its graph.
+    Server(ConnectionKey, String, Nanos),
     /// A connection failed, with a negative errno and a text.
     CoreError(ConnectionKey, i32, String),
     /// A stream changed its state.
@@ -65,6 +66,8 @@ struct Thread {
     queue: Sender<Happening>,
     events: Events,
     remote: Remote,
+    /// For the server object, in nanoseconds.
+    shortest_cycle: Arc<AtomicI64>,
     /// The connection that watches the server while no guest plays.
     watch: Option<Connection>,
     /// Whether the server answered on it.
@@ -83,6 +86,7 @@ pub(super) fn run(
     commands: pw::channel::Receiver<Command>,
     events: Events,
     remote: Remote,
+    shortest_cycle: Arc<AtomicI64>,
 ) {
     let (queue, happenings) = mpsc::channel();
     let forward = queue.clone();
@@ -95,6 +99,7 @@ pub(super) fn run(
         queue,
         events,
         remote,
+        shortest_cycle,
         watch: None,
         up: false,
         backoff: RECONNECT,
@@ -157,8 +162,9 @@ impl Thread {
         let now = monotonic_now();
         match happening {
             Happening::Command(command) => self.obey(command, now),
-            Happening::Server(key, version) => {
+            Happening::Server(key, version, cycle) => {
                 if self.watch.as_ref().is_some_and(|watch| watch.key == key) && !self.up {
+                    self.shortest_cycle.store(cycle.0, Ordering::Relaxed);
                     self.up = true;
                     self.backoff.succeeded();
                     tracing::info!(version, "connected to PipeWire");
