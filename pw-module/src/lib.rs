@@ -11,13 +11,19 @@ mod activity;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod clients;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod handle;
 mod null;
 mod pages;
 mod ring;
 mod server;
 mod timing;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod told;
 mod units;
 mod write;
 

@@ -14,7 +14,7 @@ use crate::units::{Frames, Nanos};
 
 /// The number of a connection; what an earlier one still says isn't about a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConnectionKey(pub(super) u64);
+pub(super) struct ConnectionKey(u64);
 
 /// A connection. The fields drop in this order: the listener before the core it listens to, the context last.
 pub(super) struct Connection {
@@ -23,9 +23,34 @@ pub(super) struct Connection {
     core: CoreRc,
 }
 
+/// Makes connections to one server.
+pub(super) struct Connector {
+    main_loop: MainLoopRc,
+    remote: Remote,
+    queue: Sender<Happening>,
+    made: u64,
+}
+
+impl Connector {
+    /// Connections of `main_loop` to `remote`, of which `queue` is told.
+    pub(super) fn new(main_loop: MainLoopRc, remote: Remote, queue: Sender<Happening>) -> Self {
+        Self { main_loop, remote, queue, made: 0 }
+    }
+
+    /// Whether somebody listens there.
+    pub(super) fn listens(&self) -> bool {
+        self.remote.listens()
+    }
+
+    /// Connects with the client properties `properties`. Whether the server answers is told to the queue.
+    pub(super) fn connect(&mut self, properties: PropertiesBox) -> Result<Connection, ConnectError> {
+        self.made += 1;
+        Connection::new(&self.main_loop, ConnectionKey(self.made), properties, &self.remote, &self.queue)
+    }
+}
+
 impl Connection {
-    /// Connects with the client properties `properties`. Whether the server answers is told to `queue`.
-    pub(super) fn new(
+    fn new(
         main_loop: &MainLoopRc,
         key: ConnectionKey,
         properties: PropertiesBox,

@@ -3,13 +3,14 @@
 //! Nothing here allocates, locks, logs, calls the system, loops without bound or panics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
 use pipewire::stream::{Stream, Time};
 
 use super::buffer::Buffer;
 use super::version;
 use crate::convert::{Carrier, Converter};
+use crate::handle::Lease;
 use crate::units::{Frames, Nanos, monotonic_now};
 use crate::{Direction, PcmRing, Timing};
 
@@ -26,8 +27,6 @@ const LONGEST: Frames = Frames(4 * 8192);
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// The handle is gone: the ring is no longer this node's to read.
-    released: AtomicBool,
     /// Counts the times that the stream stopped running.
     interruptions: AtomicU32,
     /// How long a frame handed over now takes until it is heard, including the rest of its cycle, in nanoseconds.
@@ -35,11 +34,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// From now on the callback plays silence and leaves the ring alone.
-    pub(super) fn release(&self) {
-        self.released.store(true, Ordering::Release);
-    }
-
     /// The stream doesn't run any more; what it is given next has to wait for its links again.
     pub(super) fn interrupt(&self) {
         self.interruptions.fetch_add(1, Ordering::Release);
@@ -55,6 +49,8 @@ impl Shared {
 /// The callback's own state.
 pub(super) struct Process {
     ring: Arc<PcmRing>,
+    /// Once it has ended the callback plays silence.
+    lease: Arc<Lease>,
     shared: Arc<Shared>,
     clock: CycleClock,
     interruptions: u32,
@@ -64,11 +60,11 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>, carrier: Carrier) -> Self {
+    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, shared: Arc<Shared>, carrier: Carrier) -> Self {
         let interruptions = shared.interruptions.load(Ordering::Acquire);
         let clock = CycleClock::new(ring.direction(), ring.format().rate());
         let converter = Converter::new(ring.format(), carrier, LONGEST);
-        Self { ring, shared, clock, interruptions, cycles: 0, converter }
+        Self { ring, lease, shared, clock, interruptions, cycles: 0, converter }
     }
 
     /// One call of the data thread.
@@ -85,7 +81,7 @@ impl Process {
                 self.ring.missed_cycle();
             }
         }
-        let quiet = self.cycles <= WARM_UP || self.shared.released.load(Ordering::Acquire);
+        let quiet = self.cycles <= WARM_UP || self.lease.has_ended();
         match self.ring.direction() {
             Direction::Playback => self.play(stream, quiet),
             Direction::Capture => self.capture(stream, quiet),

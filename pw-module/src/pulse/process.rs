@@ -3,10 +3,10 @@
 //! Nothing here allocates, locks, logs, calls the system, loops without bound or panics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::timing::Line;
 use crate::convert::{Carrier, Converter};
+use crate::handle::Lease;
 use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, Timing};
 
@@ -15,24 +15,6 @@ const LONGEST_DRY: u32 = 16;
 
 /// The frames that are moved at a time at most; formats are converted in memory for as many.
 const LONGEST: Frames = Frames(8192);
-
-/// What the handle and the thread that owns the stream share.
-#[derive(Default)]
-pub(super) struct Shared {
-    /// The handle is gone: the ring is no longer this node's to read.
-    released: AtomicBool,
-}
-
-impl Shared {
-    /// From now on the stream plays silence and leaves the ring alone.
-    pub(super) fn release(&self) {
-        self.released.store(true, Ordering::Release);
-    }
-
-    fn released(&self) -> bool {
-        self.released.load(Ordering::Acquire)
-    }
-}
 
 /// What the server told of a playback or capture stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,7 +36,8 @@ pub(super) struct Report {
 /// them by what the ring did before and between.
 pub(super) struct Process {
     ring: Arc<PcmRing>,
-    shared: Arc<Shared>,
+    /// Once it has ended the stream plays silence.
+    lease: Arc<Lease>,
     /// Frames that were moved, silence included.
     moved: i64,
     /// The ring's position less the stream's, while the ring takes part.
@@ -75,12 +58,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>, carrier: Carrier) -> Self {
+    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, carrier: Carrier) -> Self {
         let line = Line::new(ring.format().rate());
         let converter = Converter::new(ring.format(), carrier, LONGEST);
         Self {
             ring,
-            shared,
+            lease,
             moved: 0,
             offset: None,
             given: Frames(0),
@@ -110,7 +93,7 @@ impl Process {
     /// Fills `out`, whole frames, with what is played next.
     pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
         self.dry = self.dry.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_DRY);
-        let first = if self.dry.is_some() || self.shared.released() {
+        let first = if self.dry.is_some() || self.lease.has_ended() {
             self.converter.format().fill_silence(out);
             None
         } else {
@@ -128,7 +111,7 @@ impl Process {
 
     /// Puts `input`, whole frames, into the ring.
     pub(super) fn capture(&mut self, now: Nanos, input: &[u8]) {
-        let first = match self.shared.released() {
+        let first = match self.lease.has_ended() {
             true => None,
             false => self.ring.capture(now, self.converter.captured(input)),
         };
@@ -373,7 +356,7 @@ mod tests {
     fn a_released_stream_leaves_the_ring_alone() {
         let (mut process, ring) = process(Direction::Playback);
         ring.start();
-        process.shared.release();
+        process.lease.end();
         let mut out = [1; 64];
         process.play(Nanos(1), &mut out);
         assert_eq!((out, ring.cursor().position), ([0; 64], Frames(0)));

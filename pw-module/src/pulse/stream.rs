@@ -16,8 +16,9 @@ use libpulse_binding::operation::{Operation, State as OperationState};
 use libpulse_binding::stream::{FlagSet, PeekResult, SeekMode, State, Stream as PulseStream};
 use libpulse_binding::time::UnixTs;
 
-use super::process::{Process, Report, Shared};
+use super::process::{Process, Report};
 use super::{format, properties};
+use crate::handle::Lease;
 use crate::server::clean;
 use crate::units::{Nanos, monotonic_now};
 use crate::{Direction, NodeSpec, PcmRing, Role};
@@ -82,7 +83,7 @@ impl Stream {
         context: &mut Context,
         spec: &NodeSpec,
         ring: &Arc<PcmRing>,
-        shared: &Arc<Shared>,
+        lease: &Arc<Lease>,
         active: bool,
     ) -> Result<Self, StreamError> {
         if spec.role == Role::Device {
@@ -107,7 +108,7 @@ impl Stream {
             Direction::Capture => stream.connect_record(None, Some(&attributes), flags),
         }
         .map_err(StreamError::Connect)?;
-        let process = Process::new(Arc::clone(ring), Arc::clone(shared), carrier);
+        let process = Process::new(Arc::clone(ring), Arc::clone(lease), carrier);
         Ok(Self { stream, process, corked: !active, asked: None, reported: None, ran_dry: None })
     }
 
