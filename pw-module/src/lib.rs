@@ -12,7 +12,7 @@ mod activity;
 mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod clients;
-#[cfg(feature = "pipewire")]
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
@@ -39,6 +39,8 @@ pub use format::{SampleFormat, StreamFormat};
 pub use null::{NullClock, NullServer};
 pub use pages::{Access, OutOfRange, Pages};
 pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
-pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use server::{
+    Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
+};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

@@ -15,7 +15,7 @@ use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor};
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen::DomId;
 use vsnd_pw_module::{
-    Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
+    Bounds, Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
 };
 
 pub const SOON: Duration = Duration::from_secs(10);
@@ -134,6 +134,7 @@ pub struct Running {
 #[derive(Clone)]
 pub struct Tape {
     quantum: Frames,
+    bounds: Bounds,
     recordings: Arc<Mutex<Vec<Recording>>>,
 }
 
@@ -151,7 +152,12 @@ struct TapeNode {
 
 impl Tape {
     pub fn new(quantum: u64) -> Self {
-        Self { quantum: Frames(quantum), recordings: Arc::default() }
+        Self { quantum: Frames(quantum), bounds: Bounds::NONE, recordings: Arc::default() }
+    }
+
+    /// One that carries no more than this.
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::new(256) }
     }
 
     pub fn recordings(&self) -> Vec<Recording> {
@@ -177,6 +183,10 @@ impl SoundServer for Tape {
         let quantum = self.quantum;
         std::thread::spawn(move || run_node(&ring, quantum, &heard, &ended));
         Some(Box::new(node))
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     fn carries(&self, _format: SampleFormat) -> bool {

@@ -3,4 +3,5 @@
 
 mod bus;
 mod machine;
+mod no_events;
 mod sound;
