@@ -1,8 +1,8 @@
 //! How far a ring has come.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::sync::{AtomicU64, Ordering};
 use crate::units::{Frames, Nanos};
+#[cfg(not(loom))]
 use crate::{Counters, OutOfRange, Pages};
 
 /// Whether the converter runs, and how far it has come.
@@ -34,17 +34,24 @@ impl Cursor {
 /// A ring's marks, each a word of its own: in memory of the ring's own (the default), or in pages that outlive the process,
 /// so that the next one takes the ring over where it stood. At rest at position 0 as long as all words are zero.
 #[derive(Default)]
-pub struct Marks(Counters<{ Self::WORDS }>);
+pub struct Marks(Words);
+
+const WORDS: usize = 4;
+#[cfg(not(loom))]
+type Words = Counters<WORDS>;
+/// The model knows its own atomics only.
+#[cfg(loom)]
+type Words = [AtomicU64; WORDS];
 
 impl Marks {
-    const WORDS: usize = 4;
     /// What marks need of a page.
-    pub const OCTETS: usize = 8 * Self::WORDS;
+    pub const OCTETS: usize = 8 * WORDS;
 
     /// The marks at `offset` of `pages`, as they stand there.
     ///
     /// # Errors
     /// [`OutOfRange`], also when `offset` isn't a multiple of eight.
+    #[cfg(not(loom))]
     pub fn of(pages: &Pages, offset: usize) -> Result<Self, OutOfRange> {
         Ok(Self(Counters::of(pages, offset)?))
     }

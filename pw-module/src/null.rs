@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{Node, NodeSpec, SoundServer};
+use crate::server::{Bounds, Node, NodeSpec, SoundServer};
 use crate::units::{Frames, Nanos};
 use crate::{PcmRing, SampleFormat, Timing};
 
@@ -83,6 +83,10 @@ impl SoundServer for NullServer {
 
     fn carries(&self, _format: SampleFormat) -> bool {
         true
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
     }
 }
 

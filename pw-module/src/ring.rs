@@ -6,11 +6,10 @@
 //! wrote nothing, silence is played and the position runs on.
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
+use crate::write::resolve_write;
 use crate::{Cursor, Marks, Pages, StreamFormat, Timing};
 
 /// Which way the frames go, as the guest sees it.
@@ -205,10 +204,10 @@ impl PcmRing {
             return;
         }
         while self.gate.load(Ordering::Acquire) != CLOSED {
-            std::thread::yield_now();
+            yield_now();
         }
         // SAFETY: the gate is closed and empty: no access to the cell is under way and none can begin.
-        let pages = unsafe { (*self.pages.get()).take() };
+        let pages = self.pages.with_mut(|pages| unsafe { (*pages).take() });
         drop(pages);
     }
 
@@ -236,7 +235,7 @@ impl PcmRing {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
         let result = if before & CLOSED == 0 {
             // SAFETY: this access is counted in the gate, so `close` won't take the pages out until it has ended.
-            unsafe { (*self.pages.get()).as_ref() }.map(access)
+            self.pages.with(|pages| unsafe { (*pages).as_ref() }.map(access))
         } else {
             None
         };
@@ -380,18 +379,6 @@ pub struct Stopped {
     pub ahead: Frames,
 }
 
-/// The end position of a WRITE of `length` frames at ring offset `offset`, given the end `written` so far and the
-/// position `known` to the guest.
-fn resolve_write(buffer: Frames, written: Frames, known: Frames, offset: Frames, length: Frames) -> Frames {
-    let ring = buffer.0;
-    let ahead = (offset.0 % ring + ring - written.0 % ring) % ring;
-    let fill = written.0.saturating_sub(known.0);
-    let back = ring - ahead;
-    // An end beyond one buffer after the known position can't be meant, so the write rewinds.
-    let rewinds = fill + ahead + length.0 > ring && back <= written.0;
-    if rewinds { Frames(written.0 - back + length.0) } else { Frames(written.0 + ahead + length.0) }
-}
-
 /// The parts of `len` octets from `position`, cut where the ring wraps: (octet offset in the ring, range in the copy).
 /// There are at most two, as nobody moves more than one ring at a time.
 fn segments(
@@ -406,190 +393,5 @@ fn segments(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SampleFormat;
-    use proptest::prelude::*;
-
-    const NOW: Nanos = Nanos(1);
-
-    fn ring(direction: Direction, buffer: u64) -> PcmRing {
-        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
-        PcmRing::new(direction, format, Frames(buffer), Pages::anonymous(4096).unwrap())
-    }
-
-    fn write(ring: &PcmRing, offset: u64, data: &[u8], known: u64) {
-        ring.write(Octets(offset), data).unwrap();
-        ring.wrote(Frames(offset), Frames(data.len() as u64), Frames(known));
-    }
-
-    /// Starts, and lets the first cycle pass, which moves one frame of two. Returns that frame.
-    fn start(ring: &PcmRing) -> u8 {
-        ring.start();
-        let first = play(ring, 2);
-        assert_eq!(first[0], 0x80);
-        first[1]
-    }
-
-    fn play(ring: &PcmRing, frames: usize) -> Vec<u8> {
-        let mut out = vec![0; frames];
-        ring.play(NOW, &mut out);
-        out
-    }
-
-    #[test]
-    fn the_first_cycle_ends_just_past_the_start() {
-        let ring = ring(Direction::Playback, 200);
-        write(&ring, 0, &[1; 100], 0);
-        ring.start();
-        let mut out = vec![0; 64];
-        assert_eq!(ring.play(NOW, &mut out), Some(-48));
-        assert_eq!(out, [vec![0x80; 48], vec![1; 16]].concat());
-        assert_eq!(ring.play(NOW, &mut out), Some(16));
-        assert_eq!(ring.cursor().position, Frames(80));
-    }
-
-    #[test]
-    fn silence_is_played_where_nothing_was_written_and_the_position_runs_on() {
-        let ring = ring(Direction::Playback, 8);
-        write(&ring, 0, &[1, 2, 3], 0);
-        assert_eq!(play(&ring, 2), [0x80, 0x80], "at rest before START");
-        assert_eq!(start(&ring), 1);
-        assert_eq!(play(&ring, 4), [2, 3, 0x80, 0x80]);
-        assert_eq!(ring.cursor().position, Frames(5));
-        assert_eq!((ring.starved(), ring.underruns()), (Frames(2), 1));
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        assert_eq!((ring.starved(), ring.underruns()), (Frames(4), 1), "one underrun, however long");
-    }
-
-    #[test]
-    fn late_frames_are_never_played_later() {
-        let ring = ring(Direction::Playback, 8);
-        start(&ring);
-        assert_eq!(play(&ring, 3), [0x80; 3]);
-        write(&ring, 0, &[1, 2, 3, 4, 5, 6], 0);
-        assert_eq!(play(&ring, 4), [5, 6, 0x80, 0x80]);
-    }
-
-    #[test]
-    fn a_rewind_rewrites_what_is_not_played_yet() {
-        let ring = ring(Direction::Playback, 8);
-        write(&ring, 0, &[1, 2, 3, 4, 5, 6, 7, 8], 0);
-        assert_eq!(start(&ring), 1);
-        assert_eq!(play(&ring, 1), [2]);
-        write(&ring, 4, &[50, 60], 2);
-        assert_eq!(ring.written(), Frames(8), "what was written after it stays");
-        write(&ring, 0, &[9, 10], 2);
-        assert_eq!(play(&ring, 8), [3, 4, 50, 60, 7, 8, 9, 10]);
-    }
-
-    #[test]
-    fn a_whole_ring_can_be_rewritten_before_start() {
-        let ring = ring(Direction::Playback, 4);
-        write(&ring, 0, &[1, 2, 3, 4], 0);
-        write(&ring, 0, &[5, 6, 7, 8], 0);
-        assert_eq!(ring.written(), Frames(4));
-        assert_eq!(start(&ring), 5);
-        assert_eq!(play(&ring, 4), [6, 7, 8, 0x80]);
-    }
-
-    #[test]
-    fn each_start_plays_from_ring_offset_0_at_a_position_that_never_goes_back() {
-        let ring = ring(Direction::Playback, 6);
-        write(&ring, 0, &[1, 2, 3], 0);
-        start(&ring);
-        play(&ring, 7);
-        ring.stop();
-        assert_eq!(ring.cursor(), Cursor { running: false, fresh: false, position: Frames(12) });
-        write(&ring, 0, &[4, 5], 12);
-        assert_eq!(start(&ring), 4);
-        assert_eq!(play(&ring, 2), [5, 0x80]);
-    }
-
-    #[test]
-    fn a_resume_goes_on_with_the_next_frame() {
-        let ring = ring(Direction::Playback, 6);
-        write(&ring, 0, &[1, 2, 3, 4], 0);
-        start(&ring);
-        assert_eq!(play(&ring, 1), [2]);
-        let stopped = ring.stop();
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        ring.resume(stopped);
-        assert_eq!(play(&ring, 2), [0x80, 3]);
-        assert_eq!(play(&ring, 2), [4, 0x80]);
-    }
-
-    #[test]
-    fn captured_frames_wrap_and_the_newest_of_too_many_stay() {
-        let ring = ring(Direction::Capture, 4);
-        ring.start();
-        assert_eq!(ring.capture(NOW, &[0, 0, 0, 1, 2, 3]), Some(-3), "half of the first cycle counts");
-        assert_eq!(ring.capture(NOW, &[4, 5]), Some(3));
-        let mut seen = [0; 4];
-        ring.read(Octets(0), &mut seen).unwrap();
-        assert_eq!(seen, [5, 2, 3, 4]);
-        ring.capture(NOW, &[10, 11, 12, 13, 14, 15]);
-        ring.read(Octets(0), &mut seen).unwrap();
-        assert_eq!(seen, [13, 14, 15, 12], "frame p lies at p mod 4");
-    }
-
-    #[test]
-    fn a_closed_ring_gives_silence_and_its_memory_back() {
-        struct Owner(std::sync::Arc<std::sync::atomic::AtomicBool>);
-        impl Drop for Owner {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
-        let gone = std::sync::Arc::default();
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(4096).unwrap();
-        let owner = Box::new(Owner(std::sync::Arc::clone(&gone)));
-        let fd = std::os::fd::AsFd::as_fd(&file);
-        let pages = Pages::of_device(fd, 0, 4096, crate::Access::ReadWrite, Some(owner)).unwrap();
-        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
-        let ring = PcmRing::new(Direction::Playback, format, Frames(8), pages);
-        write(&ring, 0, &[1, 2, 3], 0);
-        ring.start();
-        ring.close();
-        ring.close();
-        assert!(gone.load(Ordering::SeqCst), "given back while the ring is still held");
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        assert_eq!(ring.read(Octets(0), &mut [0]), Err(RingClosed));
-    }
-
-    proptest! {
-        /// Any mix of appends, rewinds, skips and cycles that a guest may make: the end that the ring computes is the
-        /// guest's own, and no more than one buffer is ever ahead of what the guest knows.
-        #[test]
-        fn writes_resolve_to_what_the_guest_meant(
-            buffer in 4u64..64,
-            steps in proptest::collection::vec((0u8..3, 0u64..64, 1u64..64, 0u64..64), 1..200),
-        ) {
-            let ring = ring(Direction::Playback, buffer);
-            ring.wrote(Frames(0), Frames(1), Frames(0));
-            start(&ring);
-            let (mut appl, mut highest) = (1u64, 1u64);
-            for (kind, amount, length, cycle) in steps {
-                let known = ring.cursor().position.0;
-                // A guest in an underrun stops; it never writes behind the position it knows.
-                appl = appl.max(known);
-                let room = known + buffer - appl;
-                match kind {
-                    1 => appl -= amount.min(appl - known),
-                    2 => appl += amount.min(room.saturating_sub(1)),
-                    _ => (),
-                }
-                let length = length.min(known + buffer - appl);
-                if length > 0 {
-                    ring.wrote(Frames(appl % buffer), Frames(length), Frames(known));
-                    appl += length;
-                    highest = highest.max(appl);
-                    prop_assert_eq!(ring.written().0, highest);
-                }
-                let cycle = cycle.min(highest.saturating_sub(known));
-                play(&ring, cycle as usize);
-            }
-        }
-    }
-}
+#[path = "ring_tests.rs"]
+mod tests;

@@ -21,7 +21,8 @@ use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor, Process};
 use vsnd_bridge::stream::{Pacer, Record};
 use vsnd_bridge::xen::{DomId, StoreError};
 use vsnd_pw_module::{
-    Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
+    Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
+    monotonic_now,
 };
 
 pub const SOON: Duration = Duration::from_secs(10);
@@ -200,6 +201,7 @@ pub struct Running {
 #[derive(Clone)]
 pub struct Tape {
     quantum: Frames,
+    bounds: Bounds,
     recordings: Arc<Mutex<Vec<Recording>>>,
     /// Taken by whoever stops all cycles.
     cycles: Arc<RwLock<bool>>,
@@ -220,8 +222,13 @@ struct TapeNode {
 
 impl Tape {
     pub fn new(quantum: u64) -> Self {
-        let (recordings, nodes) = (Arc::default(), Arc::default());
-        Self { quantum: Frames(quantum), recordings, cycles: Arc::new(RwLock::new(true)), nodes }
+        let (bounds, recordings, nodes) = (Bounds::NONE, Arc::default(), Arc::default());
+        Self { quantum: Frames(quantum), bounds, recordings, cycles: Arc::new(RwLock::new(true)), nodes }
+    }
+
+    /// One that carries no more than this.
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::new(256) }
     }
 
     /// The nodes of the present bridge are called no more; those of the next one are. Returns between two cycles.
@@ -267,6 +274,10 @@ impl SoundServer for Tape {
             nodes.fetch_sub(1, Ordering::AcqRel);
         });
         Some(Box::new(node))
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     fn carries(&self, _format: SampleFormat) -> bool {

@@ -39,6 +39,7 @@ fn a_bridge_is_killed_while_a_guest_plays_and_every_frame_is_heard_once() {
                 let heard = heard(&tape);
                 let whole = heard == (1..=72_000).collect::<Vec<_>>();
                 assert!(whole, "{kernel:?} {period}/{buffer}: {} frames heard", heard.len());
+                wait_until("a node is left", || tape.nodes() == 0);
                 check_clean(&guest, &machine);
             });
         }

@@ -206,8 +206,13 @@ impl PcmStream {
         lock(&self.voice).flush();
     }
 
+    /// What the configuration allows, as far as the sound server carries it now.
+    fn limits(&self) -> Limits {
+        self.setup.limits.within(self.server.bounds())
+    }
+
     fn query(&mut self, request: &Request, asked: &HwParams) -> Response {
-        match self.setup.limits.narrow(asked) {
+        match self.limits().narrow(asked) {
             Some(params) => Response { hw_params: Some(params), ..request.response(Ok(())) },
             None => request.response(Err(Errno::Invalid)),
         }
@@ -262,7 +267,7 @@ impl PcmStream {
 
     /// Maps the guest's buffer and shows it on the desktop.
     fn map(&self, asked: &Open) -> Result<Mapped, OpenError> {
-        let format = self.setup.limits.admit(asked)?;
+        let format = self.limits().admit(asked)?;
         // Whole frames, or they would not have been admitted.
         let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
         let (buffer, period) = (frames(asked.buffer), frames(asked.period));
