@@ -188,6 +188,8 @@ struct Local {
 
 #[derive(Default)]
 struct Handle {
+    /// The only domain whose ports it may bind, from the first one on.
+    of: Option<DomId>,
     ports: BTreeMap<LocalPort, Local>,
     ready: VecDeque<LocalPort>,
     woken: bool,
@@ -274,6 +276,9 @@ impl Events for EventDevice {
         let mut handle = lock(&self.ports.handle);
         if handle.killed {
             return refused("the process is dead");
+        }
+        if *handle.of.get_or_insert(domain) != domain {
+            return refused("the handle is another domain's");
         }
         state.last_local += 1;
         let port = LocalPort(state.last_local);
@@ -401,6 +406,14 @@ mod tests {
         assert_eq!(notified(&second), [again], "an old number touches nothing");
         drop(second);
         assert_eq!((channels.bound(GUEST), channels.allocated(GUEST)), (0, 1));
+    }
+
+    #[test]
+    fn a_handle_serves_one_domain() {
+        let (channels, interrupts, guest, device) = setup();
+        let other = channels.allocate(DomId(2), DOM0, &interrupts);
+        device.bind(GUEST, RemotePort(guest.number())).unwrap();
+        assert!(device.bind(DomId(2), RemotePort(other.number())).is_err());
     }
 
     #[test]
