@@ -1,5 +1,6 @@
 //! The pacer: one thread that wakes when a position is due and tells the guest. It sleeps while nothing runs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use thread_priority::{
     RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
     set_thread_priority_and_policy, thread_native_id,
 };
+use tracing::error;
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use super::voice::Voice;
@@ -148,7 +150,12 @@ fn pace(shared: &Shared) {
                 return true;
             }
             let Some(voice) = paced.voice.upgrade() else { return false };
-            let Some(next) = lock(&voice).step(now) else { return false };
+            // A voice that breaks down is left out, and the others go on.
+            let next = catch_unwind(AssertUnwindSafe(|| lock(&voice).step(now)));
+            let next = next.inspect_err(|_| {
+                error!("a stream's positions end by a fault of the bridge; please report it");
+            });
+            let Ok(Some(next)) = next else { return false };
             paced.due = next;
             true
         });

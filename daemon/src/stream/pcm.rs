@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tracing::{debug, info, warn};
 use vsnd_pw_module::{
-    Access, Direction, Frames, Nanos, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
+    Access, Direction, Frames, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
     monotonic_now,
 };
 
@@ -14,8 +14,8 @@ use super::pacer::{Pacer, SharedVoice, lock};
 use super::record::{Disbelief, Left, Record};
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::{Capture, DomainPolicy};
-use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
+use crate::guest::{Account, DeviceContext};
 use crate::sndif::{
     self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span,
     Trigger,
@@ -27,10 +27,6 @@ const PAGE: u64 = 4096;
 /// The greatest buffer of a stream, whatever its configuration says: the host maps no more for one. More than two
 /// seconds of the widest stream that Linux knows.
 const MOST_BUFFER: Octets = Octets(16 << 20);
-/// Faults told per stream and minute; a guest must not fill the log.
-const COMPLAINTS: u32 = 10;
-/// The time after which a stream may be complained of again.
-const COMPLAINTS_WINDOW: Nanos = Nanos::from_millis(60_000);
 
 /// What a stream is made of.
 #[derive(Clone, Debug)]
@@ -47,6 +43,8 @@ pub struct StreamSetup {
     pub limits: Limits,
     /// What the user allows.
     pub policy: DomainPolicy,
+    /// What the guest has had of it.
+    pub account: Arc<Account>,
 }
 
 /// A stream, closed or open. Lives in its card's thread.
@@ -58,7 +56,6 @@ pub struct PcmStream {
     voice: SharedVoice,
     record: Record,
     open: Option<OpenStream>,
-    complaints: (Nanos, u32),
 }
 
 /// Between OPEN and CLOSE.
@@ -129,15 +126,15 @@ impl PcmStream {
             |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
         setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
+        let voice = Voice::new(events, signals, context.pacer.cadence()).of(Arc::clone(&setup.account));
         Self {
             setup,
             grants: Arc::clone(&context.xen.grants),
             server,
             pacer: context.pacer.clone(),
-            voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
+            voice: Arc::new(Mutex::new(voice)),
             record,
             open: None,
-            complaints: (Nanos(i64::MIN), 0),
         }
     }
 
@@ -183,22 +180,10 @@ impl PcmStream {
     }
 
     /// Says what the guest did wrong, unless it has been said too often.
-    pub fn complain(&mut self, fault: &dyn Display) {
-        let (since, count) = &mut self.complaints;
-        let now = monotonic_now();
-        if since.0 == i64::MIN || now - *since > COMPLAINTS_WINDOW {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        let more = if *count == COMPLAINTS {
-            " (no more of this stream's faults are told for a minute)"
-        } else {
-            ""
-        };
-        if *count <= COMPLAINTS {
-            let Place { card, pcm, stream } = self.setup.place;
-            warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");
-        }
+    pub fn complain(&self, fault: &dyn Display) {
+        let Some(more) = self.setup.account.may_tell() else { return };
+        let Place { card, pcm, stream } = self.setup.place;
+        warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");
     }
 
     /// The guest has taken events: there is room for a position that waits.
