@@ -13,7 +13,7 @@ use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::frontend::{Kernel, SimCard, SimGuest};
 use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor};
 use vsnd_bridge::stream::Pacer;
-use vsnd_bridge::xen::DomId;
+use vsnd_bridge::xen::{DomId, Xen};
 use vsnd_pw_module::{
     Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
 };
@@ -39,10 +39,22 @@ impl Machine {
         machine
     }
 
+    /// One whose bridge sees Xen through `view`.
+    pub fn with_view(server: Arc<dyn SoundServer>, view: impl FnOnce(Xen) -> Xen) -> Self {
+        let mut machine = Self { xen: Hypervisor::new(), end: None, bridge: None };
+        let xen = view(machine.xen.dom0());
+        machine.run(server, "", xen);
+        machine
+    }
+
     /// Starts the bridge; also again, on the same machine.
     pub fn start_bridge(&mut self, server: Arc<dyn SoundServer>, config: &str) {
+        self.run(server, config, self.xen.dom0());
+    }
+
+    fn run(&mut self, server: Arc<dyn SoundServer>, config: &str, xen: Xen) {
         let config = Config::parse(config, Path::new("test")).unwrap();
-        let context = DeviceContext { xen: self.xen.dom0(), server, pacer: Pacer::start().unwrap() };
+        let context = DeviceContext { xen, server, pacer: Pacer::start().unwrap() };
         let (end, ended) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -72,8 +84,13 @@ impl Machine {
 
     /// Waits until the bridge holds nothing of a domain.
     pub fn wait_let_go(&self, domain: DomId) {
+        self.wait_holdings(domain, |holdings| holdings == Holdings::default());
+    }
+
+    /// Waits until what the bridge holds of a domain is as `wanted`.
+    pub fn wait_holdings(&self, domain: DomId, wanted: impl Fn(Holdings) -> bool) {
         let deadline = Instant::now() + SOON;
-        while self.xen.holdings(domain) != Holdings::default() {
+        while !wanted(self.xen.holdings(domain)) {
             assert!(Instant::now() < deadline, "the bridge still holds {:?}", self.xen.holdings(domain));
             std::thread::sleep(Duration::from_millis(5));
         }
