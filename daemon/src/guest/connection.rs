@@ -101,7 +101,7 @@ struct Channel {
 
 /// The card that is connected.
 #[derive(Clone, Copy)]
-pub struct Card<'a> {
+pub struct CardSetup<'a> {
     /// Its place.
     pub id: DeviceId,
     /// The guest.
@@ -124,11 +124,11 @@ impl Connection {
     /// Any [`ConnectError`]; nothing stays mapped or bound then.
     pub fn open(
         context: &DeviceContext,
-        card: &Card<'_>,
+        card: &CardSetup<'_>,
         start: Start,
         failed: impl Fn() + Send + 'static,
     ) -> Result<Self, ConnectError> {
-        let Card { id, domain, policy, account, config, frontend } = *card;
+        let CardSetup { id, domain, policy, account, config, frontend } = *card;
         let events = (context.xen.open_events)()?;
         let mut channels = Vec::new();
         check_version(&*context.xen.store, frontend)?;
@@ -282,9 +282,10 @@ impl Channel {
             }
             let Some(packet) = self.ring.take()? else { return self.ring.final_check() };
             work.requests += 1;
+            let mut opens = false;
             let response = match Request::parse(&packet) {
                 Ok(request) => {
-                    work.opens += u32::from(matches!(request.operation, Operation::Open(_)));
+                    opens = matches!(request.operation, Operation::Open(_));
                     self.stream.answer(&request)
                 }
                 Err(malformed) => {
@@ -296,6 +297,11 @@ impl Channel {
                 self.held = Some(response);
             } else {
                 self.respond(events, &response)?;
+            }
+            if opens {
+                // The dearest of all: one a turn.
+                work.opens += 1;
+                return Ok(true);
             }
         }
         Ok(true)
@@ -401,6 +407,9 @@ fn serve(events: &dyn Events, channels: &mut [Channel], account: &Account, end: 
         ports
             .extend(channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests));
         ports.append(&mut again);
+        // One look each: what is notified while it waits for its turn would have ever more.
+        ports.sort_unstable();
+        ports.dedup();
     }
     Served::ToTheEnd
 }

@@ -8,7 +8,7 @@ use vsnd_pw_module::{Nanos, SoundServer, monotonic_now};
 
 use super::account::{Account, CardHeld, Metered, OverBound};
 use super::bus::{Bus, Facts, Step};
-use super::connection::{Card, ConnectError, Connection, Start};
+use super::connection::{CardSetup, ConnectError, Connection, Start};
 use super::names::Domain;
 use crate::config::DomainPolicy;
 use crate::runtime::Records;
@@ -254,7 +254,7 @@ impl Device {
         }
         let connected = match &self.config {
             Some(Ok(Served { config, .. })) => {
-                let card = Card {
+                let card = CardSetup {
                     id: self.id,
                     domain: &self.domain,
                     policy: self.policy,

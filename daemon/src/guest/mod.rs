@@ -9,5 +9,6 @@ mod domain;
 pub mod names;
 
 pub use account::{Account, Delay, Total};
-pub use connection::{ConnectError, Connection};
+pub use bus::{Bus, Facts, Step};
+pub use connection::{CardSetup, ConnectError, Connection, Start};
 pub use device::{Device, DeviceContext, DeviceId, Outcome, close};
