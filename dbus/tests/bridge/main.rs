@@ -1,0 +1,9 @@
+//! `org.vsnd.Bridge1` from both ends: peer to peer, and on a session bus of one's own.
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
+mod bus;
+mod fake;
+mod introspection;
+mod names;
+mod objects;
+mod peer;
