@@ -3,10 +3,15 @@
 mod event;
 mod snapshot;
 
+use std::io;
+use std::time::Duration;
+
 use futures::Stream;
 use zbus::Connection;
+use zbus::connection::Builder;
 use zbus::fdo::{DBusProxy, ObjectManagerProxy};
 use zbus::names::BusName;
+use zbus::proxy::CacheProperties;
 
 pub use crate::bridge::proxy::BridgeProxy;
 pub use crate::domain::proxy::DomainProxy;
@@ -15,6 +20,9 @@ pub use event::Event;
 pub use snapshot::{Bridge, Domain, Stream as StreamView};
 
 use crate::{BUS_NAME, DomainId, Object, StreamId};
+
+/// How long a bridge may take to answer; one that runs answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A bridge, seen over a connection.
 #[derive(Clone, Debug)]
@@ -31,6 +39,9 @@ pub enum ClientError {
     /// No bridge has the name on this bus.
     #[error("no bridge runs in this session")]
     NotRunning,
+    /// The bridge has the name, and doesn't answer.
+    #[error("the bridge doesn't answer")]
+    NoAnswer,
     /// It is another bridge than this client knows.
     #[error("the bridge says {found} of {object}, which this program doesn't understand")]
     Protocol {
@@ -53,7 +64,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoBus`], [`ClientError::NotRunning`].
     pub async fn session() -> Result<Self, ClientError> {
-        let connection = Connection::session().await.map_err(ClientError::NoBus)?;
+        let connection =
+            Builder::session().method_timeout(PATIENCE).build().await.map_err(ClientError::NoBus)?;
         let name = BusName::try_from(BUS_NAME).map_err(ClientError::Bus)?;
         let bus = DBusProxy::new(&connection).await?;
         match bus.name_has_owner(name).await {
@@ -73,7 +85,9 @@ impl Client {
     /// # Errors
     /// When the bridge doesn't answer, or says what isn't understood.
     pub async fn snapshot(&self) -> Result<Bridge, ClientError> {
-        let bridge = BridgeProxy::new(&self.connection).await?;
+        // Asked for once, not to be kept up to date.
+        let bridge =
+            BridgeProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
         let manager = ObjectManagerProxy::builder(&self.connection)
             .destination(BUS_NAME)
             .path(Object::Bridge.path())
@@ -125,6 +139,7 @@ impl From<zbus::Error> for ClientError {
                     None => Self::Bus(error.into()),
                 },
             },
+            zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut => Self::NoAnswer,
             error => Self::Bus(error),
         }
     }

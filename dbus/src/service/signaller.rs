@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::warn;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, Variant, fdo};
 
@@ -39,7 +39,7 @@ impl Signaller {
                 self.shared.changed().await;
             }
             if let Err(error) = self.turn().await {
-                debug!("nobody on the bus is told any more: {error}");
+                warn!("nobody on the session bus is told of changes any more: {error}");
                 return;
             }
         }

@@ -48,3 +48,16 @@ async fn the_files_describe_the_interfaces_as_they_are() {
         assert_eq!(parts(described), parts(live), "{}", object.interface());
     }
 }
+
+#[test]
+fn paths_in_the_reference_are_paths_of_objects() {
+    let reference = include_str!("../../../docs/dbus.md");
+    let paths: BTreeMap<_, _> = reference
+        .lines()
+        .filter_map(|line| line.strip_prefix("    /"))
+        .filter_map(|line| line.split_whitespace().next())
+        .map(|path| (format!("/{path}"), Object::at(&format!("/{path}"))))
+        .collect();
+    assert_eq!(paths.len(), 3);
+    assert!(paths.values().all(Option::is_some), "{paths:?}");
+}

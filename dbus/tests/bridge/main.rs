@@ -7,3 +7,4 @@ mod introspection;
 mod names;
 mod objects;
 mod peer;
+mod vsndctl;

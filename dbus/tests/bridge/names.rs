@@ -1,9 +1,13 @@
 //! The well-known name on a real bus.
 
+use std::fs;
+use std::path::Path;
+
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use vsnd_dbus::client::{Client, Event};
 use vsnd_dbus::{BridgeState, Object, Service, StartError};
+use zbus::fdo::DBusProxy;
 
 use crate::bus::Bus;
 use crate::fake::{Fake, PLAYBACK, WORK};
@@ -41,6 +45,23 @@ async fn whoever_listens_on_the_bus_is_told_of_the_bridge_and_by_nobody_else() {
     drop(fake);
     connection.close().await.unwrap();
     assert!(matches!(next(&mut events).await, Event::Vanished));
+}
+
+#[tokio::test]
+async fn the_bus_knows_how_to_start_a_bridge() {
+    let bus = Bus::start();
+    let services = bus.directory.path().join("dbus-1/services");
+    fs::create_dir_all(&services).unwrap();
+    let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib");
+    let file = contrib.join("dbus/org.vsnd.Bridge1.service");
+    fs::copy(&file, services.join("org.vsnd.Bridge1.service")).unwrap();
+    let proxy = DBusProxy::new(&bus.connect().await).await.unwrap();
+    proxy.reload_config().await.unwrap();
+    let names = proxy.list_activatable_names().await.unwrap();
+    assert!(names.iter().any(|name| name.as_str() == "org.vsnd.Bridge1"), "{names:?}");
+    let text = fs::read_to_string(file).unwrap();
+    let unit = text.lines().find_map(|line| line.strip_prefix("SystemdService=")).unwrap();
+    assert!(contrib.join("systemd").join(unit).exists(), "{unit}");
 }
 
 /// What busctl prints of a call.

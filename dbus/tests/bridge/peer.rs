@@ -11,7 +11,7 @@ use zbus::{Connection, Guid};
 use crate::fake::Fake;
 
 /// How long anything may take that doesn't have to wait.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A fake bridge and what is connected to it.
 pub struct Pair {
