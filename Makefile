@@ -12,7 +12,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libspa-0.2-dev libpulse-dev
 # What the demo plays into when no PipeWire runs.
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
-TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
+TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils python3-gi
 LINT_PACKAGES  := shellcheck groff-base
 # The letters in the plots, and the other sound server.
 BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
@@ -108,6 +108,7 @@ install: $(PROGRAMS)
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
+	install -D -m 755 -t $(DESTDIR)$(DOCDIR)/examples contrib/examples/vsnd-ask-capture
 ifeq ($(DESTDIR),)
 	@echo 'Now, once, as root:'
 	@echo '  systemd-sysusers && udevadm control --reload && udevadm trigger --subsystem-match=misc'
