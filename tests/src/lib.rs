@@ -1,5 +1,6 @@
 //! Harness shared by the integration tests: headless servers, real xenstored, recordings.
 
+mod packages;
 pub mod pipewire;
 pub mod pulse;
 pub mod rings;
