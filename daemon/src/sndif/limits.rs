@@ -13,6 +13,9 @@ pub const SHORTEST_PERIOD: Octets = Octets(64);
 /// Periods that a buffer holds at least.
 const LEAST_PERIODS: u64 = 2;
 
+/// Rates that a message names: a guest may have listed a thousand, and the log gets a line for each refusal.
+const MOST_SHOWN: usize = 12;
+
 /// Rates in frames a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rates {
@@ -48,8 +51,12 @@ impl fmt::Display for Rates {
         match self {
             Self::Any(range) => write!(f, "{range}"),
             Self::Listed(rates) => {
-                let rates: Vec<_> = rates.iter().map(u32::to_string).collect();
-                f.write_str(&rates.join(","))
+                let shown: Vec<_> = rates.iter().take(MOST_SHOWN).map(u32::to_string).collect();
+                f.write_str(&shown.join(","))?;
+                match rates.len().saturating_sub(MOST_SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
         }
     }
