@@ -140,6 +140,19 @@ fn memory_is_not_taken_away_under_a_copy() {
 }
 
 #[test]
+fn a_closed_ring_leaves_its_marks_alone() {
+    every_order(|| {
+        let ring = ring();
+        let cycle = cycle(&ring);
+        ring.close();
+        let marks = || (ring.cursor(), ring.written(), ring.last_cycle());
+        let closed = marks();
+        cycle.join().unwrap();
+        assert_eq!(marks(), closed, "another ring may have them by now");
+    });
+}
+
+#[test]
 fn a_write_during_a_cycle_loses_no_frame() {
     every_order(|| {
         let ring = ring();

@@ -4,4 +4,7 @@
 mod bus;
 mod hostile;
 mod machine;
+mod no_events;
+mod play;
+mod reattach;
 mod sound;

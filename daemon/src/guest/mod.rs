@@ -7,5 +7,5 @@ mod domain;
 pub mod names;
 
 pub use bus::{Bus, Facts, Step};
-pub use connection::{ConnectError, Connection};
+pub use connection::{ConnectError, Connection, Start};
 pub use device::{Device, DeviceContext, DeviceId, Outcome};

@@ -12,7 +12,7 @@ use vsnd_bridge::sndif::PAGE;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen::{DomId, Nodes, Permission, StoreError};
 use vsnd_pw_module::{
-    Access, Direction, Frames, Node, NodeSpec, Pages, PcmRing, SampleFormat, SoundServer, Timing,
+    Access, Bounds, Direction, Frames, Node, NodeSpec, Pages, PcmRing, SampleFormat, SoundServer, Timing,
     monotonic_now,
 };
 
@@ -83,8 +83,8 @@ impl Machine {
         let xen = Hypervisor::new();
         let guest = xen.create_domain("hostile", "6e1c5f3a-0000-4000-8000-000000000001").unwrap();
         let desk = Desk::default();
-        let context =
-            DeviceContext { xen: xen.dom0(), server: Arc::new(desk.clone()), pacer: Pacer::start().unwrap() };
+        let (server, pacer) = (Arc::new(desk.clone()), Pacer::start().unwrap());
+        let context = DeviceContext { xen: xen.dom0(), server, pacer, records: Arc::default() };
         let memory = Mutex::new(Memory::new(&guest));
         let in_use = guest.in_use();
         Self { xen, guest, context, desk, memory, in_use }
@@ -143,6 +143,10 @@ impl SoundServer for Desk {
 
     fn carries(&self, _: SampleFormat) -> bool {
         true
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vsnd_bridge::sndif::{Operation, Trigger};
-use vsnd_pw_module::{Node, NodeSpec, NullServer, PcmRing, SampleFormat, SoundServer};
+use vsnd_pw_module::{Bounds, Node, NodeSpec, NullServer, PcmRing, SampleFormat, SoundServer};
 
 use super::{CONNECTED, Hostile};
 use crate::machine::Machine;
@@ -23,6 +23,10 @@ impl SoundServer for Broken {
 
     fn carries(&self, _: SampleFormat) -> bool {
         true
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
     }
 }
 

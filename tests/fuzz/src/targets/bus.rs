@@ -71,6 +71,17 @@ fn look(bus: &mut Bus, facts: &mut Facts, connects: bool, meanwhile: Option<u8>)
                 facts.backend = if connects { BusState::Connected } else { BusState::Closed };
                 if connects { bus.connected() } else { bus.failed(facts.now) }
             }
+            Next::TakeOver => {
+                assert!(facts.online && !facts.connected);
+                assert_eq!(facts.backend, BusState::Connected, "no bridge before was connected");
+                facts.connected = connects;
+                if connects {
+                    bus.connected();
+                } else {
+                    bus.failed(facts.now);
+                    facts.backend = BusState::Closed;
+                }
+            }
             Next::Release => {
                 assert!(facts.connected);
                 facts.connected = false;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use vsnd_bridge::config::{Capture, DomainPolicy};
 use vsnd_bridge::guest::names::Domain;
-use vsnd_bridge::guest::{Connection, DeviceId};
+use vsnd_bridge::guest::{Connection, DeviceId, Start};
 use vsnd_bridge::sim::{Attached, Card, Guest};
 use vsnd_bridge::sndif::{CardConfig, Errno, Operation, PACKET, Span};
 use vsnd_pw_module::{Octets, Role};
@@ -168,5 +168,5 @@ fn connect(machine: &Machine, guest: &Guest, card: &Attached, config: &CardConfi
     let id = DeviceId { frontend: guest.id(), device: card.device };
     let domain = Domain { id: guest.id(), name: Some(guest.name().into()), uuid: None };
     let policy = DomainPolicy { capture: Capture::Allow, role: Role::Stream };
-    Connection::open(&machine.context, id, &domain, policy, config, &card.frontend()).unwrap()
+    Connection::open(&machine.context, id, &domain, policy, config, &card.frontend(), Start::Anew).unwrap()
 }

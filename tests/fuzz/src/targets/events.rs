@@ -53,7 +53,9 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             Step::Slot { slot, octet } => {
                 page.write(FIRST_SLOT + usize::from(slot % 63) * PACKET, &[octet; PACKET]).unwrap();
             }
-            Step::Open => writer.opened(),
+            Step::Open => {
+                writer.opened();
+            }
             Step::Close => {
                 writer.closed();
                 assert!(!writer.flush(), "nothing may follow a CLOSE");

@@ -6,8 +6,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use vsnd_bridge::config::{Capture, DomainPolicy};
 use vsnd_bridge::guest::names::{Domain, Place};
 use vsnd_bridge::sndif::{EventPage, FormatSet, Interval, Limits, PAGE, Rates, Request, Response};
-use vsnd_bridge::stream::{EventWriter, PcmStream, Signals, StreamSetup};
-use vsnd_pw_module::{Direction, Octets, Role};
+use vsnd_bridge::stream::{EventWriter, PcmStream, Record, Signals, StreamSetup};
+use vsnd_pw_module::{Direction, Nanos, Octets, Role};
 
 use super::request::Ask;
 use crate::log;
@@ -55,6 +55,7 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         setup(machine, input.arbitrary()?),
         EventWriter::new(EventPage::attach(back).unwrap()),
         Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) },
+        Record::default(),
     );
     let mut id = 0;
     for step in crate::steps(input) {
@@ -97,6 +98,7 @@ fn setup(machine: &Machine, captures: bool) -> StreamSetup {
             rates: Rates::Any(Interval::new(8_000, 192_000)),
             formats: FormatSet::plain_samples(),
             buffer: Octets((BUFFER_PAGES * PAGE) as u64),
+            shortest_buffer: Nanos(0),
         },
         policy: DomainPolicy { capture: Capture::Allow, role: Role::Stream },
     }
