@@ -16,6 +16,8 @@ TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils python3-gi
 LINT_PACKAGES  := shellcheck groff-base
 # libFuzzer is C++.
 FUZZ_PACKAGES  := g++
+# A program of its own, installed from its source below target: two minutes, once.
+DENY           := target/tools/cargo-deny-0.20.2/bin/cargo-deny
 # The letters in the plots, and the other sound server.
 BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
 # The Xen lab keeps its own list.
@@ -46,7 +48,7 @@ help:
 	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 13 minutes; for less ARGS="--long 60"'
 	@echo 'make fuzz        hostile guests guided by coverage, without end; for less ARGS="--seconds 60 --rounds 1 stream"'
 	@echo 'make build       target/release/vsnd-bridge and vsndctl'
-	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit'
+	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit, licences'
 	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
 	@echo 'make install     PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make uninstall'
@@ -85,13 +87,17 @@ fuzz: deps
 	@contrib/deps.sh $(FUZZ_PACKAGES)
 	tests/fuzz/run.sh $(ARGS)
 
-lint: deps
+$(DENY):
+	$(CARGO) install --locked --quiet --root $(DENY:/bin/cargo-deny=) --version $(patsubst cargo-deny-%,%,$(notdir $(DENY:/bin/cargo-deny=))) cargo-deny
+
+lint: deps $(DENY)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 	shellcheck -x -P tests/xen $(SCRIPTS)
 	contrib/verify-unit.sh
 	contrib/verify-man.sh
+	$(DENY) --locked check licenses bans sources
 
 $(PROGRAMS):
 	$(error $@ is not built yet: make build)
