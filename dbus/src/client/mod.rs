@@ -34,8 +34,8 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no session bus, or it can't be reached.
-    #[error("there is no session bus here")]
-    NoBus(#[source] zbus::Error),
+    #[error("there is no session bus here: {0}")]
+    NoBus(zbus::Error),
     /// No bridge has the name on this bus.
     #[error("no bridge runs in this session")]
     NotRunning,
@@ -54,8 +54,8 @@ pub enum ClientError {
     #[error("{0}")]
     Refused(String),
     /// The bus doesn't do its part.
-    #[error("D-Bus")]
-    Bus(#[source] zbus::Error),
+    #[error("D-Bus: {0}")]
+    Bus(zbus::Error),
 }
 
 impl Client {

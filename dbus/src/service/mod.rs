@@ -30,8 +30,15 @@ pub enum StartError {
     #[error("{name} belongs to {0}; one bridge can serve a session", name = crate::BUS_NAME)]
     NameTaken(Owner),
     /// The bus doesn't do its part.
-    #[error("D-Bus")]
-    Bus(#[from] zbus::Error),
+    #[error("D-Bus: {0}")]
+    Bus(zbus::Error),
+}
+
+// Not by #[from]: zbus's texts hold those of their sources already.
+impl From<zbus::Error> for StartError {
+    fn from(error: zbus::Error) -> Self {
+        Self::Bus(error)
+    }
 }
 
 impl Service {
@@ -39,7 +46,7 @@ impl Service {
     /// others ask for to `requests`. Belongs to the tokio runtime it is called in.
     ///
     /// # Errors
-    /// [`StartError::NameTaken`]: another process has the name; nothing is shown then.
+    /// [`StartError::NameTaken`]: another process has the name. Nobody finds what this one would show then.
     pub async fn start(
         connection: Connection,
         state: BridgeState,

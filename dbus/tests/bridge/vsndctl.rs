@@ -174,6 +174,7 @@ async fn without_a_bridge_or_a_bus_it_says_so_with_a_status_of_its_own() {
     let (status, line) = failure(command.output().await.unwrap());
     assert_eq!(status, 3);
     assert!(line.starts_with("vsndctl: there is no session bus here: "), "{line}");
+    assert_eq!(line.matches("No such file").count(), 1, "{line}");
     assert_eq!(run(&bus, &["lsit"]).await.status.code(), Some(2));
 }
 

@@ -55,7 +55,7 @@ fn about_stream(stream: &StreamView) -> Vec<String> {
         safe(&stream.state),
         format(stream),
         open(latency(stream)),
-        open(format!("{} xruns", stream.underruns + stream.overruns)),
+        open(format!("{} xruns", xruns(stream))),
         safe(&stream.node_name),
         target,
     ]
@@ -65,6 +65,11 @@ fn about_stream(stream: &StreamView) -> Vec<String> {
 pub fn format(stream: &StreamView) -> String {
     let StreamView { format, rate, channels, .. } = stream;
     if *rate == 0 { String::new() } else { format!("{} {rate} Hz {channels} ch", safe(format)) }
+}
+
+/// How often it went wrong, in either direction.
+pub fn xruns(stream: &StreamView) -> u64 {
+    stream.underruns.saturating_add(stream.overruns)
 }
 
 /// The latency in milliseconds.

@@ -109,7 +109,8 @@ fn as_line(event: &Event, names: &Names) -> String {
 fn plain(value: &Variant<'_>) -> String {
     match as_json(value) {
         Value::String(text) => safe(&text),
-        other => other.to_string(),
+        // A number, a word, or a list of them: JSON writes it in every case.
+        other => json(&other).unwrap_or_default(),
     }
 }
 

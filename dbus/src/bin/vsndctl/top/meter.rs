@@ -3,16 +3,14 @@
 use ratatui::style::{Color, Style};
 use ratatui::text::{Line, Span};
 
-/// Cells of a meter, 3 dB each.
-pub const CELLS: usize = 20;
 /// The range of a meter in dB below full scale.
 const RANGE: f64 = 60.0;
 
-/// The meter for these peaks, linear and one for each channel.
-pub fn meter(levels: &[f64]) -> Line<'static> {
+/// A meter of so many cells for these peaks, linear and one for each channel.
+pub fn meter(levels: &[f64], cells: usize) -> Line<'static> {
     let every_second = |first: usize| levels.iter().skip(first).step_by(2).copied().fold(0.0, f64::max);
-    let left = lit(every_second(0));
-    let right = if levels.len() > 1 { lit(every_second(1)) } else { left };
+    let left = lit(every_second(0), cells);
+    let right = if levels.len() > 1 { lit(every_second(1), cells) } else { left };
     let cell = |index: usize| {
         let glyph = match (index < left, index < right) {
             (true, true) => "█",
@@ -20,22 +18,23 @@ pub fn meter(levels: &[f64]) -> Line<'static> {
             (false, true) => "▄",
             (false, false) => " ",
         };
-        Span::styled(glyph, Style::new().fg(colour(index)))
+        Span::styled(glyph, Style::new().fg(colour(index, cells)))
     };
-    Line::from_iter((0..CELLS).map(cell))
+    Line::from_iter((0..cells).map(cell))
 }
 
-/// How many cells a peak lights: CELLS at full scale, none below the range, more above.
-fn lit(peak: f64) -> usize {
+/// How many cells a peak lights: all at full scale, none below the range, more above.
+fn lit(peak: f64, cells: usize) -> usize {
     let share = 20.0 * peak.log10() / RANGE + 1.0;
     // NaN, and what is below 0, becomes 0: the logarithm of silence is infinite.
-    (share * CELLS as f64).ceil() as usize
+    (share * cells as f64).ceil() as usize
 }
 
-fn colour(cell: usize) -> Color {
-    match cell {
-        0..14 => Color::Green,
-        14..18 => Color::Yellow,
+/// Yellow from -18 dB on, red from -6 dB on.
+fn colour(cell: usize, cells: usize) -> Color {
+    match cell * 10 {
+        tenths if tenths < 7 * cells => Color::Green,
+        tenths if tenths < 9 * cells => Color::Yellow,
         _ => Color::Red,
     }
 }
@@ -44,8 +43,10 @@ fn colour(cell: usize) -> Color {
 mod tests {
     use super::*;
 
+    const CELLS: usize = 20;
+
     fn drawn(levels: &[f64]) -> String {
-        meter(levels).to_string().trim_end().to_owned()
+        meter(levels, CELLS).to_string().trim_end().to_owned()
     }
 
     #[test]
