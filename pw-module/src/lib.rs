@@ -17,10 +17,14 @@ mod convert;
 mod format;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod marks;
 mod null;
 mod pages;
 mod ring;
 mod server;
+mod sync;
 mod timing;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod told;
@@ -33,9 +37,10 @@ pub mod pipewire;
 pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
+pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
-pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
+pub use pages::{Access, Counters, OutOfRange, Pages};
+pub use ring::{Direction, PcmRing, RingClosed, Stopped};
 pub use server::{
     Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
 };

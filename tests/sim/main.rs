@@ -4,4 +4,6 @@
 mod bus;
 mod machine;
 mod no_events;
+mod play;
+mod reattach;
 mod sound;

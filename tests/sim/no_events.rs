@@ -8,7 +8,7 @@ use vsnd_bridge::sndif::{Open, Operation, PcmFormat, Span, Trigger};
 use vsnd_pw_module::{Direction, Frames, Octets};
 
 use super::machine::{Machine, Running, SOON, Tape, in_real_time};
-use super::sound::{check_clean, counting, numbers, open, write_all};
+use super::play::{check_clean, counting, numbers, open, write_all};
 
 const FRAME: u64 = 4;
 /// A tenth of a second, the whole of it in one WRITE or READ.

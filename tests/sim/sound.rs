@@ -3,38 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle, State};
+use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, State};
 use vsnd_bridge::sndif::Errno;
 use vsnd_pw_module::{Bounds, Direction, Frames, Nanos, NullServer};
 
-use super::machine::{DOM0, Machine, Running, Tape, in_real_time};
-
-/// Frames that count themselves, from 1: silence is no frame of it.
-pub fn counting(frames: std::ops::Range<u32>) -> Vec<u8> {
-    frames.flat_map(|frame| (frame + 1).to_le_bytes()).collect()
-}
-
-pub fn numbers(octets: &[u8]) -> Vec<u32> {
-    octets.chunks_exact(4).map(|frame| u32::from_le_bytes(frame.try_into().unwrap())).collect()
-}
-
-pub fn open(guest: &Running, direction: Direction, period: u64, buffer: u64) -> PcmHandle {
-    let pcm = guest.card.open(0, direction).unwrap();
-    pcm.hw_params(HwParams::cd(period, buffer)).unwrap();
-    pcm
-}
-
-pub fn write_all(pcm: &PcmHandle, mut data: &[u8]) {
-    while !data.is_empty() {
-        let written = pcm.write(data).unwrap();
-        data = &data[written.0 as usize * 4..];
-    }
-}
-
-pub fn check_clean(guest: &Running, machine: &Machine) {
-    assert_eq!(guest.card.harm(), []);
-    assert_eq!(machine.xen.deferred_grants(guest.domain.id()), 0, "memory was given up while mapped");
-}
+use super::machine::{DOM0, Machine, Tape, in_real_time};
+use super::play::{check_clean, counting, numbers, open, write_all};
 
 #[test]
 fn a_second_is_played_and_drained_five_times_over_in_both_kernels() {
