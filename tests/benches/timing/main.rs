@@ -170,6 +170,27 @@ fn row(cell: &Cell) {
     );
 }
 
+/// Measures a cell and prints its row. `None` where the machine was too busy for it; the other cells may still be measured.
+fn measured(
+    rig: &Rig,
+    quantum: u32,
+    rate: u32,
+    period: f64,
+    buffer: Option<u64>,
+    span: Duration,
+) -> Option<(Cell, Vec<Sample>)> {
+    match position::measure(rig, quantum, rate, period, buffer, span) {
+        Ok(cell) => {
+            row(&cell.0);
+            Some(cell)
+        }
+        Err(error) => {
+            eprintln!("{quantum:7} {rate:6} {period:5.1} ms   not measured: {error:#}");
+            None
+        }
+    }
+}
+
 fn positions(options: &Options, span: Duration, report: &mut Report) -> Result<()> {
     println!(
         "Positions against what the sink played; ahead: by more than {OWN_ERROR} frames; again: runs that the machine spoilt; machine: how \
@@ -181,20 +202,12 @@ fn positions(options: &Options, span: Duration, report: &mut Report) -> Result<(
         report.monitor_delay_frames.push(rig.monitor_delay() as f64 * f64::from(RATE) / 1e9);
         let mut cells: Vec<(Cell, Vec<Sample>)> = Vec::new();
         for period in PERIODS_MS {
-            match position::measure(&rig, quantum, RATE, period, None, span) {
-                Ok(cell) => {
-                    row(&cell.0);
-                    cells.push(cell);
-                }
-                // A busy machine; the other cells may still be measured.
-                Err(error) => eprintln!("{quantum:7} {RATE:6} {period:5.1} ms   not measured: {error:#}"),
-            }
+            cells.extend(measured(&rig, quantum, RATE, period, None, span));
         }
         plot::errors(&options.out.join(format!("positions-{quantum}.png")), quantum, &cells)?;
         report.positions.extend(cells.into_iter().map(|(cell, _)| cell));
-        let (resampled, _) = position::measure(&rig, quantum, 44_100, 10.0, None, span)?;
-        row(&resampled);
-        report.positions.push(resampled);
+        let resampled = measured(&rig, quantum, 44_100, 10.0, None, span);
+        report.positions.extend(resampled.map(|(cell, _)| cell));
         if report.queries.is_none() {
             report.queries = Some(params::measure(&rig)?);
         }
@@ -300,10 +313,11 @@ fn pulse(options: &Options, span: Duration, report: &mut Pulse) -> Result<()> {
     println!("{HEADER}");
     let rig = Rig::start_pulse()?;
     for period in PERIODS_MS {
-        let (cell, _) = position::measure(&rig, PULSE_BLOCK, RATE, period, Some(PULSE_RING), span)?;
-        row(&cell);
-        println!("        the sink heard it interrupted {} times", cell.breaks);
-        report.positions.push(cell);
+        let cell = measured(&rig, PULSE_BLOCK, RATE, period, Some(PULSE_RING), span);
+        report.positions.extend(cell.map(|(cell, _)| {
+            println!("        the sink heard it interrupted {} times", cell.breaks);
+            cell
+        }));
     }
     println!("\nFrom WRITE to PulseAudio's sink, beside a native client with a ring of the same length");
     println!("{LATENCY_HEADER}");
