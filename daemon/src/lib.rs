@@ -10,6 +10,7 @@ compile_error!("one guest's fault would end every guest's sound: build with pani
 pub mod bridge;
 pub mod config;
 pub mod guest;
+pub mod realtime;
 pub mod runtime;
 pub mod sim;
 pub mod sndif;
