@@ -202,7 +202,8 @@ impl Bridge {
         let cards = list_cards(&*store, &backends(&self.context))?;
         // Also of cards that went while no bridge ran.
         self.context.records.retain(|card| cards.contains(&card));
-        self.given_up.retain(|card| cards.contains(card));
+        // One that was attached anew may have come before it was seen to be gone.
+        self.given_up.retain(|card| cards.contains(card) && !guest::is_new(&self.context, *card));
         self.accounts.retain(|_, account| account.strong_count() > 0);
         for id in cards {
             if self.devices.contains_key(&id) || self.given_up.contains(&id) {

@@ -316,6 +316,12 @@ fn backend(context: &DeviceContext, id: DeviceId) -> String {
     format!("/local/domain/{}/backend/vsnd/{}/{}", context.xen.own, id.frontend, id.device)
 }
 
+/// Whether the toolstack has just made the card at `id`: nobody else writes this state.
+pub fn is_new(context: &DeviceContext, id: DeviceId) -> bool {
+    let found = state(&*context.xen.store, &format!("{}/state", backend(context, id)));
+    found == Ok(Some(BusState::Initialising))
+}
+
 /// Tells the frontend, and the toolstack, that the card at `id` is closed.
 ///
 /// # Errors
