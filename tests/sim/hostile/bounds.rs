@@ -8,7 +8,7 @@ use vsnd_bridge::sim::frontend::Kernel;
 use vsnd_bridge::sim::{Card, Settings};
 use vsnd_bridge::sndif::{Errno, Operation, Request, Trigger};
 use vsnd_bridge::xen::Nodes;
-use vsnd_fuzz::raw::{REQ_PROD, RSP_PROD};
+use vsnd_fuzz::raw::{REQ_PROD, RSP_PROD, RawStream};
 use vsnd_pw_module::{Direction, NullServer, Octets};
 
 use super::events::Observed;
@@ -100,6 +100,11 @@ fn streams_and_cards_beyond_the_bound_are_closed_and_those_before_play_on() {
         let mut guest = Hostile::connected(&machine, "hostile");
         // The toolstack sees an offer all the same: the domain must start.
         let second = machine.xen.attach(&guest.domain, DOM0, &Card::simple()).unwrap();
+        let _streams = [0, 1].map(|index| {
+            let stream = RawStream::of(&guest.domain);
+            stream.publish(&guest.domain, &second, index);
+            stream
+        });
         let state = format!("{}/state", second.frontend());
         guest.domain.store().write(&state, b"3").unwrap();
         assert!(machine.xen.wait_backend(&second, "6", SOON), "{limits}: {}", machine.xen.dump());
