@@ -21,6 +21,7 @@ mod null;
 mod pages;
 mod ring;
 mod server;
+mod switch;
 mod timing;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod told;
@@ -35,7 +36,8 @@ pub mod pulse;
 pub use format::{SampleFormat, StreamFormat};
 pub use null::{NullClock, NullServer};
 pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
+pub use ring::{Attachment, Cursor, Direction, PcmRing, RingClosed, Stopped};
 pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use switch::{Presence, Switch, prefer};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
 use std::cell::UnsafeCell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::timing::Snapshot;
@@ -80,6 +81,8 @@ pub struct PcmRing {
     cursor: AtomicU64,
     /// The position up to which the guest has written.
     written: AtomicU64,
+    /// How many nodes have a stream on a server, or are about to.
+    attached: AtomicU32,
     /// When a node last served the ring, in nanoseconds of CLOCK_MONOTONIC; `i64::MIN` before the first time.
     last_cycle: AtomicI64,
     starved: AtomicU64,
@@ -106,6 +109,7 @@ impl PcmRing {
             pages: UnsafeCell::new(Some(pages)),
             cursor: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            attached: AtomicU32::new(0),
             last_cycle: AtomicI64::new(i64::MIN),
             starved: AtomicU64::new(0),
             underruns: AtomicU64::new(0),
@@ -153,6 +157,11 @@ impl PcmRing {
     /// or a hole in the recording (capture).
     pub fn missed_cycles(&self) -> u64 {
         self.missed_cycles.load(Ordering::Relaxed)
+    }
+
+    /// Whether a node serves the ring, or is about to, as far as its server knows: without one nobody need be waited for.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire) > 0
     }
 
     /// When a node last served the ring; the lowest value before the first time.
@@ -254,6 +263,12 @@ impl PcmRing {
     }
 
     // ---- the reader's side ----------------------------------------------------------------------------------------
+
+    /// A node has a stream on a server that answers, or is about to, until the result is dropped.
+    pub fn attach(self: &Arc<Self>) -> Attachment {
+        self.attached.fetch_add(1, Ordering::AcqRel);
+        Attachment(Arc::clone(self))
+    }
 
     fn with_pages<T>(&self, access: impl FnOnce(&Pages) -> T) -> Option<T> {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
@@ -385,6 +400,15 @@ impl PcmRing {
     /// For a callback.
     pub fn publish(&self, timing: Timing) {
         self.timing.store(timing);
+    }
+}
+
+/// That a node serves a ring, or is about to.
+pub struct Attachment(Arc<PcmRing>);
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.0.attached.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -21,14 +21,11 @@ impl Told {
 
     /// Tells the state of the node of `spec`, unless it was told already.
     pub(crate) fn tell(&mut self, spec: &NodeSpec, state: NodeState) {
-        if self.last.as_ref() == Some(&state) {
+        tracing::debug!(node = spec.name, ?state);
+        // Another try is no change.
+        let tries = state == NodeState::Connecting && matches!(self.last, Some(NodeState::Failed(_)));
+        if tries || self.last.as_ref() == Some(&state) {
             return;
-        }
-        match &state {
-            NodeState::Failed(text) => {
-                tracing::warn!(node = spec.name, domain = spec.client.name, reason = text, "node failed");
-            }
-            state => tracing::debug!(node = spec.name, ?state, "node changed"),
         }
         self.last = Some(state.clone());
         let (node, client) = (spec.name.clone(), spec.client.id.clone());

@@ -15,7 +15,7 @@ use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor};
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen::DomId;
 use vsnd_pw_module::{
-    Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
+    Attachment, Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
 };
 
 pub const SOON: Duration = Duration::from_secs(10);
@@ -146,6 +146,7 @@ pub struct Recording {
 }
 
 struct TapeNode {
+    _attachment: Attachment,
     ended: Arc<AtomicBool>,
 }
 
@@ -173,7 +174,7 @@ impl SoundServer for Tape {
         let heard = Arc::<Mutex<Vec<u8>>>::default();
         self.recordings.lock().unwrap().push(Recording { spec, heard: Arc::clone(&heard) });
         let ended = Arc::new(AtomicBool::new(false));
-        let node = TapeNode { ended: Arc::clone(&ended) };
+        let node = TapeNode { _attachment: ring.attach(), ended: Arc::clone(&ended) };
         let quantum = self.quantum;
         std::thread::spawn(move || run_node(&ring, quantum, &heard, &ended));
         Some(Box::new(node))

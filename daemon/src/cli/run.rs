@@ -11,12 +11,12 @@ use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
 
-use super::{RunArgs, server};
+use super::RunArgs;
 
 /// Serves all guests until told to end.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let policy = args.policy()?;
-    let server = server::start(args.service.server.server(), log_event)?;
+    let server = args.service.server.start(log_event)?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
@@ -40,7 +40,11 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 /// Tells what the server tells.
 fn log_event(event: ServerEvent) {
     match event {
-        ServerEvent::Connected(server) => info!("{} {} answers", server.name, server.version),
+        ServerEvent::Connected(server) => info!("{server} answers"),
+        ServerEvent::Plays(true) => info!("the sound server has a sink"),
+        ServerEvent::Plays(false) => {
+            warn!("the sound server has no sink, guests run on the clock until it has one")
+        }
         ServerEvent::Lost(why) => {
             warn!("the sound server went away, guests run on the clock until it is back: {why}")
         }

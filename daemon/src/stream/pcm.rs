@@ -213,7 +213,7 @@ impl PcmStream {
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
         let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
         let node = self.show(format, period, &ring);
-        lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
+        lock(&self.voice).open(ring, period);
         self.open = Some(OpenStream { format, buffer: asked.buffer, node });
         Ok(())
     }

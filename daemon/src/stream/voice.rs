@@ -47,7 +47,6 @@ struct Open {
     ring: Arc<PcmRing>,
     clock: PositionClock,
     null: NullClock,
-    has_node: bool,
     awaited: Option<Awaited>,
     /// Zero: the guest asked for no events.
     period: Frames,
@@ -69,16 +68,14 @@ impl Voice {
         Self { events, signals, cadence, open: None }
     }
 
-    /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it.
-    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, has_node: bool, now: Nanos) {
+    /// OPEN: `ring` at rest at position 0. As long as no node is attached to it the null clock drives it.
+    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames) {
         self.events.opened();
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
-        let null = NullClock::new(now, has_node);
         self.open = Some(Open {
             ring,
             clock,
-            null,
-            has_node,
+            null: NullClock::default(),
             awaited: None,
             period,
             told: Frames(0),
@@ -239,9 +236,9 @@ impl Voice {
 impl Open {
     /// A run begins at `now`.
     fn begin(&mut self, now: Nanos) {
-        self.null = NullClock::new(now, self.has_node);
+        let waits = self.null.start(&self.ring, now);
         let is_called = self.ring.last_cycle() > now - CALLED_LATELY;
-        self.awaited = (self.has_node && !is_called).then_some(Awaited::Cycle(now));
+        self.awaited = (waits && !is_called).then_some(Awaited::Cycle(now));
         self.read = self.ring.cursor().position;
     }
 

@@ -15,6 +15,7 @@ mod remote;
 mod survey;
 mod thread;
 mod version;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -93,6 +94,10 @@ impl SoundServer for PipeWireServer {
 
     fn carries(&self, format: SampleFormat) -> bool {
         format::carries(format)
+    }
+
+    fn seek(&self, wanted: bool) {
+        self.handles.seek(wanted);
     }
 }
 

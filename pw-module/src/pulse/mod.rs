@@ -95,6 +95,10 @@ impl SoundServer for PulseServer {
     fn carries(&self, format: SampleFormat) -> bool {
         format::sample_format(format).is_some()
     }
+
+    fn seek(&self, wanted: bool) {
+        self.handles.seek(wanted);
+    }
 }
 
 impl Drop for PulseServer {
