@@ -23,7 +23,7 @@ pub const RETURN: Nanos = Nanos::from_millis(1_000);
 /// Both servers, neither of them running at first.
 pub struct Desk {
     /// Before the servers: what it plays still is heard.
-    pub machine: Machine,
+    _machine: Machine,
     pub guest: Running,
     pub pipewire: PrivateServer,
     pub pulse: PrivatePulse,
@@ -32,18 +32,28 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
+        Self::with(|_, pulse| pulse.server())
+    }
+
+    /// With PipeWire's own protocol server where PulseAudio would be.
+    pub fn with_pulse_of_pipewire() -> Self {
+        Self::with(|pipewire, _| pipewire.pulse_server())
+    }
+
+    fn with(pulse_server: impl FnOnce(&PrivateServer, &PrivatePulse) -> String) -> Self {
         let options = Options { min_quantum: 256, quantum: 1024, pulse: true, ..Options::default() };
         let mut pipewire = PrivateServer::start(options).unwrap();
         let mut pulse = PrivatePulse::start().unwrap();
         pipewire.crash();
         pulse.crash();
+        let second = pulse_server(&pipewire, &pulse);
         let (send, events) = Events::new();
         let switch = Switch::new(send);
         switch.add(|events| PipeWireServer::start(events, Some(pipewire.remote()))).unwrap();
-        switch.add(|events| PulseServer::start(events, Some(pulse.server()))).unwrap();
+        switch.add(|events| PulseServer::start(events, Some(second))).unwrap();
         let machine = Machine::start(Arc::new(switch));
         let guest = machine.guest("work", Kernel::Since2026);
-        Self { machine, guest, pipewire, pulse, events }
+        Self { _machine: machine, guest, pipewire, pulse, events }
     }
 
     /// Waits until guests are shown on the server of this name.

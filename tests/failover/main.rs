@@ -8,3 +8,12 @@ mod machine;
 mod player;
 mod servers;
 mod stopped;
+
+use std::sync::{Mutex, PoisonError};
+
+/// Runs a test in real time, and no other of this program meanwhile: servers and guests need the machine's time.
+fn alone(test: impl Fn()) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    machine::in_real_time(test);
+}

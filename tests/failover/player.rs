@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use vsnd_bridge::sim::frontend::{HwParams, PcmHandle, Seen};
+use vsnd_bridge::sim::frontend::{HwParams, PcmError, PcmHandle, Seen};
 use vsnd_pw_module::{Direction, Nanos, monotonic_now};
 use vsnd_tests::rings::eventually;
 
@@ -23,12 +23,12 @@ const ANSWER: Nanos = Nanos::from_millis(50);
 pub struct Player {
     pcm: Arc<PcmHandle>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), PcmError>>>,
     seen: Mutex<Vec<Seen>>,
 }
 
 impl Player {
-    /// Plays a tone, and fails when a write does.
+    /// Plays a tone.
     pub fn start(guest: &Running) -> Self {
         let pcm = Arc::new(guest.card.open(0, Direction::Playback).unwrap());
         pcm.hw_params(HwParams::cd(PERIOD, BUFFER)).unwrap();
@@ -40,9 +40,9 @@ impl Player {
             (0..PERIOD).flat_map(|n| [10_000_i16 + n as i16; 2]).flat_map(i16::to_le_bytes).collect();
         let thread = std::thread::spawn(move || {
             while !stopping.load(Ordering::Relaxed) {
-                let written = playing.write(&period).expect("the application's write fails");
-                assert_eq!(written.0, PERIOD);
+                playing.write(&period)?;
             }
+            Ok(())
         });
         Self { pcm, stop, thread: Some(thread), seen: Mutex::default() }
     }
@@ -78,7 +78,7 @@ impl Player {
     /// Ends the application, which must have noticed nothing: no underrun, no late answer, positions that went steadily on.
     pub fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().unwrap().join().unwrap();
+        assert_eq!(self.thread.take().unwrap().join().unwrap(), Ok(()), "the application's write");
         let seen = self.seen();
         for pair in seen.windows(2) {
             assert!(pair[1].position >= pair[0].position, "back: {pair:?}");
@@ -102,5 +102,11 @@ impl Player {
     pub fn answered_at_once(&self, before: Nanos) {
         let longest = self.longest_answer();
         assert!(longest <= before.max(ANSWER), "an answer took {longest}");
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -1,1 +1,70 @@
+//! Servers that hang, and go on.
 
+use std::time::Instant;
+
+use rustix::process::Signal;
+use vsnd_pw_module::pipewire::private::SINK;
+use vsnd_pw_module::{Nanos, monotonic_now};
+use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::rings::PATIENCE;
+
+use super::alone;
+use super::desk::{Desk, in_time, signal};
+use super::player::{LONGEST_GAP, Player};
+
+const PAUSE: Nanos = Nanos::from_millis(2_500);
+
+#[test]
+fn a_stopped_pipewire_is_replaced_by_the_clock_until_it_goes_on() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        let stopped = monotonic_now();
+        let processes = desk.pipewire.processes();
+        signal(&processes, Signal::STOP);
+        player.plays_for(PAUSE);
+        let before = ear.wait(PATIENCE, "a recording", |heard| Some(heard.samples.len())).unwrap();
+        signal(&processes, Signal::CONT);
+        let returned = Instant::now();
+        ear.wait(PATIENCE, "sound", |heard| {
+            (heard.samples.len() > before + 9_600 && heard.sounding()).then_some(())
+        })
+        .unwrap();
+        in_time(returned, "the guest is heard");
+        player.plays_for(Nanos::from_millis(500));
+        let gap = player.longest_gap(stopped);
+        assert!(gap <= LONGEST_GAP, "no position for {gap}");
+        player.finish();
+    });
+}
+
+#[test]
+fn a_server_that_takes_connections_and_does_not_answer_holds_nobody_up() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        // It hangs, dies, and hangs again as soon as it is back.
+        desk.pipewire.crash();
+        desk.lost();
+        desk.pipewire.resume().unwrap();
+        let processes = desk.pipewire.processes();
+        signal(&processes, Signal::STOP);
+        let player = Player::start(&desk.guest);
+        player.plays_for(PAUSE);
+        let answer = player.longest_answer();
+        assert!(answer < Nanos::from_millis(2_000), "a START waits for 1.5 s at most: {answer}");
+        desk.pulse.resume().unwrap();
+        signal(&processes, Signal::CONT);
+        let returned = Instant::now();
+        desk.on("PipeWire");
+        desk.running();
+        in_time(returned, "the node runs");
+        player.finish();
+    });
+}
