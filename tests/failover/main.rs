@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test from head to foot
 
 mod desk;
+mod leaks;
 #[path = "../sim/machine.rs"]
 #[allow(dead_code)] // most of it is for the other tests
 mod machine;

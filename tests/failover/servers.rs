@@ -6,6 +6,7 @@ use vsnd_pw_module::pipewire::private::{SECOND_SINK, SINK};
 use vsnd_pw_module::pipewire::survey;
 use vsnd_pw_module::{Nanos, ServerEvent, monotonic_now};
 use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::pulse::{self, Recorder};
 use vsnd_tests::rings::{PATIENCE, eventually};
 
 use super::alone;
@@ -45,6 +46,34 @@ fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
         }
         let lost = player.lost();
         assert!(lost < Nanos::from_millis(300), "the guest lost {lost}");
+        player.finish();
+    });
+}
+
+#[test]
+fn a_killed_pulseaudio_is_replaced_by_the_clock_and_comes_back_with_its_streams() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pulse.resume().unwrap();
+        desk.on("PulseAudio");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        player.plays_for(A_WHILE);
+        for _ in 0..3 {
+            let (killed, answer) = (monotonic_now(), player.longest_answer());
+            desk.pulse.crash();
+            desk.lost();
+            never_silent(&player, killed);
+            desk.pulse.resume().unwrap();
+            let returned = Instant::now();
+            desk.on("PulseAudio");
+            desk.running();
+            in_time(returned, "the stream runs");
+            let ear = Recorder::start(desk.pulse.command("parec"), pulse::SINK, 2).unwrap();
+            ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+            never_silent(&player, killed);
+            player.answered_at_once(answer);
+        }
         player.finish();
     });
 }

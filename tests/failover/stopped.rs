@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use vsnd_pw_module::pipewire::private::SINK;
 use vsnd_pw_module::{Nanos, monotonic_now};
 use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::pulse::{self, Recorder};
 use vsnd_tests::rings::PATIENCE;
 
 use super::alone;
@@ -33,6 +34,35 @@ fn a_stopped_pipewire_is_replaced_by_the_clock_until_it_goes_on() {
         let returned = Instant::now();
         ear.wait(PATIENCE, "sound", |heard| {
             (heard.samples.len() > before + 9_600 && heard.sounding()).then_some(())
+        })
+        .unwrap();
+        in_time(returned, "the guest is heard");
+        player.plays_for(Nanos::from_millis(500));
+        let gap = player.longest_gap(stopped);
+        assert!(gap <= LONGEST_GAP, "no position for {gap}");
+        player.finish();
+    });
+}
+
+#[test]
+fn a_stopped_pulseaudio_is_replaced_by_the_clock_until_it_goes_on() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pulse.resume().unwrap();
+        desk.on("PulseAudio");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        let stopped = monotonic_now();
+        let processes = [desk.pulse.process().unwrap()];
+        signal(&processes, Signal::STOP);
+        player.plays_for(PAUSE);
+        signal(&processes, Signal::CONT);
+        let returned = Instant::now();
+        let ear = Recorder::start(desk.pulse.command("parec"), pulse::SINK, 2).unwrap();
+        // More than it had in its queue when it was stopped.
+        let enough = 48_000 / 5 * 2;
+        ear.wait(PATIENCE, "sound", |heard| {
+            heard.sounds().iter().any(|sound| sound.len() > enough).then_some(())
         })
         .unwrap();
         in_time(returned, "the guest is heard");
