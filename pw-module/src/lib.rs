@@ -12,16 +12,20 @@ mod activity;
 mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod clients;
-#[cfg(feature = "pipewire")]
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod marks;
 mod null;
 mod pages;
 mod ring;
 mod server;
 mod switch;
+mod sync;
 mod timing;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod told;
@@ -34,10 +38,13 @@ pub mod pipewire;
 pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
+pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
-pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Attachment, Cursor, Direction, PcmRing, RingClosed, Stopped};
-pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use pages::{Access, Counters, OutOfRange, Pages};
+pub use ring::{Attachment, Direction, PcmRing, RingClosed, Stopped};
+pub use server::{
+    Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
+};
 pub use switch::{Presence, Switch, prefer};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

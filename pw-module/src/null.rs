@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{Node, NodeSpec, SoundServer};
+use crate::server::{Bounds, Node, NodeSpec, SoundServer};
 use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, SampleFormat, Timing};
 
@@ -26,6 +26,8 @@ pub struct NullClock {
     /// A run's first cycle was waited for in vain, and none has come since: the server doesn't answer any more, or has
     /// nothing to play on, so the next run isn't made to wait.
     in_vain: bool,
+    /// The run goes on after a bridge before.
+    goes_on: bool,
     driving: Option<Driving>,
 }
 
@@ -45,10 +47,22 @@ impl NullClock {
     /// A run of `ring` starts at `now`. Returns whether a node's first cycle is to be waited for; if not, this clock drives
     /// the ring from its first frame.
     pub fn start(&mut self, ring: &PcmRing, now: Nanos) -> bool {
-        let waits = ring.is_attached() && !self.in_vain;
+        let waits = self.waits_for_node(ring);
         let patience = if waits { FIRST_CYCLE } else { Nanos(0) };
-        *self = Self { started: now, patience, in_vain: self.in_vain, driving: None };
+        *self = Self { started: now, patience, in_vain: self.in_vain, ..Self::default() };
         waits
+    }
+
+    /// A run goes on at `now`, and waits for a node no longer than `patience`, nor than at a start: also for one whose server
+    /// isn't known yet.
+    pub fn go_on(&mut self, now: Nanos, patience: Nanos) {
+        let patience = patience.clamp(Nanos(0), FIRST_CYCLE);
+        *self = Self { started: now, patience, goes_on: true, ..Self::default() };
+    }
+
+    /// Whether a start is to wait for a node.
+    pub fn waits_for_node(&self, ring: &PcmRing) -> bool {
+        ring.is_attached() && !self.in_vain
     }
 
     /// Moves the ring to where it should be at `now` if no node does. Called for every running stream at least as often
@@ -83,11 +97,11 @@ impl NullClock {
             let missed = MISSED_CYCLES.max(Nanos(2 * cycle.duration(ring.format().rate()).0));
             return ring.is_attached() && now < served + missed;
         }
-        if !ring.is_attached() || self.driving.is_some() {
+        if self.driving.is_some() || !(ring.is_attached() || self.goes_on) {
             return false;
         }
         let waits = now < self.started + self.patience;
-        self.in_vain |= !waits;
+        self.in_vain |= !waits && !self.goes_on;
         waits
     }
 
@@ -126,6 +140,10 @@ impl SoundServer for NullServer {
 
     fn carries(&self, _format: SampleFormat) -> bool {
         true
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::server::{Node, NodeSpec, ServerEvent, ServerInfo, SoundServer};
+use crate::server::{Bounds, Node, NodeSpec, ServerEvent, ServerInfo, SoundServer};
 use crate::{PcmRing, SampleFormat};
 
 /// What is known of a server.
@@ -116,6 +116,11 @@ impl SoundServer for Switch {
         let key = state.opened;
         state.nodes.insert(key, shown);
         Some(Box::new(Handle { key, board: Arc::clone(&self.board) }))
+    }
+
+    /// Those of the server that has the nodes.
+    fn bounds(&self) -> Bounds {
+        lock(&self.board.state).server().map_or(Bounds::NONE, SoundServer::bounds)
     }
 
     /// Whether any of the servers does: a guest is told its formats once, whichever server is there at that time.

@@ -69,6 +69,10 @@ impl SoundServer for Server {
         format == SampleFormat::S16Le
     }
 
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
+    }
+
     fn seek(&self, wanted: bool) {
         lock(&self.0).sought = Some(wanted);
     }

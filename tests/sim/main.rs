@@ -3,4 +3,7 @@
 
 mod bus;
 mod machine;
+mod no_events;
+mod play;
+mod reattach;
 mod sound;

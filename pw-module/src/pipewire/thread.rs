@@ -4,6 +4,8 @@
 //! on the stack, so that anything may be destroyed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -32,8 +34,8 @@ const FAREWELL: Nanos = Nanos::from_millis(3_500);
 /// What PipeWire's callbacks saw.
 pub(super) enum Happening {
     Command(Command),
-    /// The server of a connection told its version.
-    Server(ConnectionKey, String),
+    /// The server of a connection told its version, and the shortest cycle of its graph.
+    Server(ConnectionKey, String, Nanos),
     /// A connection failed, with a negative errno and a text.
     CoreError(ConnectionKey, i32, String),
     /// The watching connection of this number saw something.
@@ -47,6 +49,8 @@ struct Thread {
     connector: Connector,
     queue: Sender<Happening>,
     events: Events,
+    /// For the server object, in nanoseconds.
+    shortest_cycle: Arc<AtomicI64>,
     watch: Option<Watch>,
     /// The version that the server told on the watching connection.
     version: Option<String>,
@@ -67,6 +71,7 @@ pub(super) fn run(
     commands: pw::channel::Receiver<Command>,
     events: Events,
     remote: Remote,
+    shortest_cycle: Arc<AtomicI64>,
 ) {
     let (queue, happenings) = mpsc::channel();
     let forward = queue.clone();
@@ -79,6 +84,7 @@ pub(super) fn run(
         main_loop,
         queue,
         events,
+        shortest_cycle,
         watch: None,
         version: None,
         sinks: BTreeSet::new(),
@@ -144,8 +150,9 @@ impl Thread {
         let now = monotonic_now();
         match happening {
             Happening::Command(command) => self.obey(command, now),
-            Happening::Server(key, version) => {
+            Happening::Server(key, version, cycle) => {
                 if self.is_watch(key) {
+                    self.shortest_cycle.store(cycle.0, Ordering::Relaxed);
                     self.version = Some(version);
                 }
             }
@@ -167,7 +174,8 @@ impl Thread {
         match command {
             Command::Open(key, opened) => {
                 let mut node = Node::new(*opened, &self.events);
-                if !self.up {
+                // Nobody is there; one who hasn't answered yet may do so at once.
+                if self.watch.is_none() {
                     node.disconnect();
                 }
                 self.nodes.insert(key, node);

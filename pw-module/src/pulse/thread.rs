@@ -153,7 +153,8 @@ impl Thread {
         match command {
             Command::Open(key, opened) => {
                 let mut node = Node::new(*opened, &self.events);
-                if !self.up {
+                // Nobody is there; one who hasn't answered yet may do so at once.
+                if self.watch.is_none() {
                     node.disconnect();
                 }
                 self.nodes.insert(key, node);

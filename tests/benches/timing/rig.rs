@@ -99,7 +99,7 @@ impl Rig {
                 Address::PipeWire(remote) => Arc::new(PipeWireServer::start(|_| (), Some(remote))?),
                 Address::PulseAudio(server) => Arc::new(PulseServer::start(|_| (), Some(server))?),
             };
-            let context = DeviceContext { xen, server, pacer: own };
+            let context = DeviceContext { xen, server, pacer: own, records: Arc::default() };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;
