@@ -1,9 +1,14 @@
 //! Servers that hang, and go on.
 
-use std::time::Instant;
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use vsnd_pw_module::pipewire::private::SINK;
+use vsnd_bridge::sim::frontend::{Kernel, PcmError};
+use vsnd_pw_module::pipewire::PipeWireServer;
+use vsnd_pw_module::pipewire::private::{Options, PrivateServer, SINK};
 use vsnd_pw_module::{Nanos, monotonic_now};
 use vsnd_tests::pipewire::Endpoint;
 use vsnd_tests::pulse::{self, Recorder};
@@ -11,6 +16,7 @@ use vsnd_tests::rings::PATIENCE;
 
 use super::alone;
 use super::desk::{Desk, in_time, signal};
+use super::machine::Machine;
 use super::player::{LONGEST_GAP, Player};
 
 const PAUSE: Nanos = Nanos::from_millis(2_500);
@@ -96,5 +102,50 @@ fn a_server_that_takes_connections_and_does_not_answer_holds_nobody_up() {
         desk.running();
         in_time(returned, "the node runs");
         player.finish();
+    });
+}
+
+/// Where the server of a stopped machine listens; set for the process that is the machine.
+const REMOTE: &str = "VSND_TEST_REMOTE";
+
+/// Bridge, hypervisor and guest as a process of their own, until its input ends.
+#[test]
+#[ignore = "a part of the next test"]
+fn a_machine() {
+    let Ok(remote) = std::env::var(REMOTE) else { return };
+    let server = PipeWireServer::start(|_| (), Some(remote)).unwrap();
+    let machine = Machine::start(Arc::new(server));
+    let guest = machine.guest("work", Kernel::Since2026);
+    // Its kernel's patience runs out while it stands still itself, which a real one's does not.
+    let player = Player::forgiving(&guest, Some(PcmError::NoProgress));
+    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+    player.finish();
+}
+
+/// The bridge can't be stopped without its simulated hypervisor and guest: they all stand still, as a suspended host does.
+#[test]
+fn a_stopped_machine_goes_on_where_it_was() {
+    alone(|| {
+        let private = PrivateServer::start(Options { min_quantum: 256, ..Options::default() }).unwrap();
+        let mut machine = Command::new(std::env::current_exe().unwrap())
+            .args(["stopped::a_machine", "--exact", "--ignored", "--nocapture"])
+            .env(REMOTE, private.remote())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let ear = Endpoint::record_sink(&private.remote(), SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        for _ in 0..2 {
+            signal(&[machine.id()], Signal::STOP);
+            ear.wait(PATIENCE, "silence", |heard| (!heard.sounding()).then_some(())).unwrap();
+            std::thread::sleep(Duration::from_nanos(PAUSE.0.unsigned_abs()));
+            signal(&[machine.id()], Signal::CONT);
+            let returned = Instant::now();
+            ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+            in_time(returned, "the guest is heard");
+        }
+        drop(machine.stdin.take());
+        assert!(machine.wait().unwrap().success(), "the guest noticed");
     });
 }

@@ -58,7 +58,7 @@ impl Node {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.attachment.get_or_insert_with(|| self.ring.attach());
-                self.tell(NodeState::Connecting);
+                self.told.tell_try(&self.spec);
             }
             Err(error) => {
                 self.refused_for_good = error.is_final();
@@ -149,7 +149,7 @@ impl Node {
         let Some(stream) = &mut self.stream else { return false };
         match stream.progress() {
             Progress::Waiting => {
-                self.tell(NodeState::Connecting);
+                self.told.tell_try(&self.spec);
                 false
             }
             Progress::Failed => {
