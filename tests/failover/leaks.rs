@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use vsnd_pw_module::Nanos;
+use vsnd_bridge::sim::frontend::PcmError;
 use vsnd_pw_module::pipewire::survey;
 use vsnd_tests::rings::{PATIENCE, eventually};
 
-use super::alone;
+use super::by_itself;
 use super::desk::{Desk, NODE};
 use super::player::Player;
 
@@ -30,39 +30,37 @@ fn held() -> Held {
 
 #[test]
 fn a_hundred_restarts_of_the_server_leave_nothing_behind() {
-    alone(|| {
-        let mut desk = Desk::new();
-        let began = Instant::now();
-        let player = Player::start(&desk.guest);
-        let mut settled = None;
-        for restart in 0..RESTARTS {
-            desk.pipewire.resume().unwrap();
-            desk.on("PipeWire");
-            desk.running();
-            if restart == SETTLED {
-                settled = Some(held());
-            }
-            if restart + 1 < RESTARTS {
-                desk.pipewire.crash();
-                desk.lost();
-            }
+    let _alone = by_itself();
+    let mut desk = Desk::new();
+    let began = Instant::now();
+    // A machine that is busy with a hundred servers may well starve it.
+    let _player = Player::forgiving(&desk.guest, Some(PcmError::Xrun));
+    let mut settled = None;
+    for restart in 0..RESTARTS {
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        desk.running();
+        if restart == SETTLED {
+            settled = Some(held());
         }
-        println!("{RESTARTS} restarts in {:?}", began.elapsed());
-        let settled = settled.unwrap();
-        let same = |now: Held| {
-            // The allocator keeps some memory that threads had, and gives back some.
-            let mappings = now.mappings.abs_diff(settled.mappings) <= RESTARTS / 10;
-            (now.files, now.threads) == (settled.files, settled.threads) && mappings
-        };
-        eventually("as after the first restarts", || {
-            let now = held();
-            println!("{settled:?}, now {now:?}");
-            same(now).then_some(())
-        });
-        let graph = survey(Some(&desk.pipewire.remote()), PATIENCE).unwrap();
-        let nodes = graph.iter().filter(|object| object.get("node.name") == Some(NODE));
-        assert_eq!(nodes.count(), 1);
-        player.plays_for(Nanos::from_millis(100));
-        player.finish();
+        if restart + 1 < RESTARTS {
+            desk.pipewire.crash();
+            desk.lost();
+        }
+    }
+    println!("{RESTARTS} restarts in {:?}", began.elapsed());
+    let settled = settled.unwrap();
+    let same = |now: Held| {
+        // The allocator keeps some memory that threads had, and gives back some.
+        let mappings = now.mappings.abs_diff(settled.mappings) <= RESTARTS / 10;
+        (now.files, now.threads) == (settled.files, settled.threads) && mappings
+    };
+    eventually("as after the first restarts", || {
+        let now = held();
+        println!("{settled:?}, now {now:?}");
+        same(now).then_some(())
     });
+    let graph = survey(Some(&desk.pipewire.remote()), PATIENCE).unwrap();
+    let nodes = graph.iter().filter(|object| object.get("node.name") == Some(NODE));
+    assert_eq!(nodes.count(), 1);
 }

@@ -10,11 +10,16 @@ mod player;
 mod servers;
 mod stopped;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Runs a test in real time, and no other of this program meanwhile: servers and guests need the machine's time.
-fn alone(test: impl Fn()) {
+/// While it is held no other test of this program runs: servers and guests need the machine's time.
+fn by_itself() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a test by itself and in real time.
+fn alone(test: impl Fn()) {
+    let _alone = by_itself();
     machine::in_real_time(test);
 }

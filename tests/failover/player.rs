@@ -47,6 +47,7 @@ impl Player {
             while !stopping.load(Ordering::Relaxed) {
                 match playing.write(&period) {
                     Err(error) if Some(error) != forgiven => return Err(error),
+                    Err(PcmError::Xrun) => playing.prepare()?,
                     _ => (),
                 }
             }

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use rustix::process::{Pid, Signal, kill_process};
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
 use vsnd_pw_module::{Bounds, Direction, Nanos, NodeState, SampleFormat, SoundServer};
 use vsnd_tests::pipewire::Endpoint;
@@ -193,25 +192,6 @@ fn fifty_nodes_later_nothing_is_left() {
     }
     let nothing = Held { nodes: 0, clients: 0 };
     eventually("an empty graph", || (held() == nothing).then_some(()));
-}
-
-/// A session manager that is stopped links nothing, as one that overlooks a node.
-#[test]
-fn a_node_that_nobody_links_is_offered_anew() {
-    let desk = Desk::new();
-    let [_, session_manager] = desk.private.processes()[..] else { panic!("no session manager") };
-    let session_manager = Pid::from_raw(session_manager as i32).unwrap();
-    kill_process(session_manager, Signal::STOP).unwrap();
-    let format = stereo(SampleFormat::S16Le);
-    let ring = ring(Direction::Playback, format, 9_600);
-    let spec = spec("alpha", Direction::Playback, format);
-    let _node = desk.open(&spec, &ring);
-    for _ in 0..2 {
-        desk.node(&spec.name, |state| (*state == NodeState::Connecting).then_some(()));
-        desk.node(&spec.name, |state| matches!(state, NodeState::Idle { .. }).then_some(()));
-    }
-    kill_process(session_manager, Signal::CONT).unwrap();
-    desk.running(&spec.name);
 }
 
 #[test]

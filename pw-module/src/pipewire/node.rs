@@ -34,10 +34,6 @@ pub(super) enum NodeError {
 /// How often a node that the server refuses is offered again.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_millis(30_000));
 
-/// How long a stream that wants to run may stay without a link before another takes its place: a session manager that is only
-/// just starting may overlook one. It takes some hundred milliseconds at most where somebody links it at all.
-const RELINK: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_millis(60_000));
-
 /// A node that has a handle, or plays its tail.
 pub(super) struct Node {
     pub(super) spec: NodeSpec,
@@ -50,11 +46,8 @@ pub(super) struct Node {
     live: Option<Live>,
     /// How many streams this node has had: what an earlier one still says isn't about the present one.
     life: u64,
-    /// Whether the graph runs the stream.
-    is_running: bool,
     told: Told,
     backoff: Backoff,
-    relink: Backoff,
 }
 
 impl Node {
@@ -70,9 +63,7 @@ impl Node {
             live: None,
             life: 0,
             told: Told::new(events),
-            is_running: false,
             backoff: RETRY,
-            relink: RELINK,
         }
     }
 
@@ -106,14 +97,12 @@ impl Node {
     pub(super) fn disconnect(&mut self) {
         self.drop_stream();
         self.backoff.reset();
-        self.relink.reset();
     }
 
     fn drop_stream(&mut self) {
         self.attachment = None;
         self.shared.interrupt();
         self.live = None;
-        self.is_running = false;
     }
 
     /// What made tries fail may be over.
@@ -143,8 +132,7 @@ impl Node {
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
         let retry = self.backoff.at().filter(|_| self.live.is_none() && !self.activity.released());
-        let relink = self.relink.at().filter(|_| self.waits_for_link());
-        [self.activity.deadline(), retry, relink].into_iter().flatten().min()
+        [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
     /// Does what is due at `now`; whether the node is to be removed.
@@ -152,32 +140,12 @@ impl Node {
         if self.activity.released() && self.live.is_none() {
             return true;
         }
-        self.look_for_link(now);
         match self.activity.due(now) {
             Some(Due::Go) => return true,
             Some(Due::Rest) => self.apply_activity(),
             None => (),
         }
         false
-    }
-
-    /// Whether the stream should run and does not. A device rests as long as nobody uses it.
-    fn waits_for_link(&self) -> bool {
-        let wanted = self.activity.active() && !self.activity.released() && self.spec.role == Role::Stream;
-        wanted && self.live.is_some() && !self.is_running
-    }
-
-    /// Gives up a stream that nobody links, for another.
-    fn look_for_link(&mut self, now: Nanos) {
-        if !self.waits_for_link() {
-            return;
-        }
-        if self.relink.at().is_some() && self.relink.is_over(now) {
-            self.drop_stream();
-        }
-        if self.relink.is_over(now) {
-            self.relink.failed(now);
-        }
     }
 
     fn apply_activity(&self) {
@@ -194,14 +162,11 @@ impl Node {
         match state {
             StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
-                self.is_running = false;
                 self.shared.interrupt();
                 self.tell(NodeState::Idle { id });
             }
             StreamState::Streaming => {
-                self.is_running = true;
                 self.backoff.reset();
-                self.relink.reset();
                 self.tell(NodeState::Running { id });
             }
             StreamState::Unconnected => self.refused(now, "the server removed the node".to_owned()),
