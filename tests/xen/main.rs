@@ -36,6 +36,8 @@ const CASES: [(&str, Judge); 17] = [
     ("hotplug-new", judge::hotplug),
     ("destroy-old", judge::destroy),
     ("destroy-new", judge::destroy),
+    ("reattach-old", judge::reattach),
+    ("reattach-new", judge::reattach),
 ];
 
 /// The signals of every run: those that guests play, and what the microphone hears.
