@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use vsnd_bridge::sim::frontend::PcmError;
 use vsnd_pw_module::pipewire::survey;
-use vsnd_tests::rings::{PATIENCE, eventually};
+use vsnd_tests::rings::PATIENCE;
 
 use super::by_itself;
 use super::desk::{Desk, NODE};
@@ -15,7 +15,7 @@ const RESTARTS: usize = 100;
 const SETTLED: usize = 10;
 
 /// What this process holds of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Held {
     files: usize,
     threads: usize,
@@ -50,16 +50,13 @@ fn a_hundred_restarts_of_the_server_leave_nothing_behind() {
     }
     println!("{RESTARTS} restarts in {:?}", began.elapsed());
     let settled = settled.unwrap();
-    let same = |now: Held| {
-        // The allocator keeps some memory that threads had, and gives back some.
-        let mappings = now.mappings.abs_diff(settled.mappings) <= RESTARTS / 10;
-        (now.files, now.threads) == (settled.files, settled.threads) && mappings
-    };
-    eventually("as after the first restarts", || {
-        let now = held();
-        println!("{settled:?}, now {now:?}");
-        same(now).then_some(())
-    });
+    // How many links and buffers there are differs from moment to moment; whatever a restart left behind would be there ninety
+    // times.
+    let more = |now: usize, then: usize| now > then + RESTARTS / 10;
+    let now = held();
+    let grown = more(now.files, settled.files) || more(now.mappings, settled.mappings);
+    println!("after {SETTLED}: {settled:?}, now: {now:?}");
+    assert!(!grown && now.threads <= settled.threads + 2, "after {SETTLED}: {settled:?}, now: {now:?}");
     let graph = survey(Some(&desk.pipewire.remote()), PATIENCE).unwrap();
     let nodes = graph.iter().filter(|object| object.get("node.name") == Some(NODE));
     assert_eq!(nodes.count(), 1);

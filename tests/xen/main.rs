@@ -18,7 +18,7 @@ use judge::{Case, RATE};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 17] = [
+const CASES: [(&str, Judge); 19] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
