@@ -179,6 +179,18 @@ pub fn sigstop(case: &Case) -> Result<String> {
     verdict(case, figures)
 }
 
+/// A sound server that was killed and started again: everything is heard but the gap, and aplay did not notice.
+pub fn restart(case: &Case) -> Result<String> {
+    let heard = |name| Ok(compare(&case.recording(name)?, &[guest_signal("long")]).remove(0));
+    let (before, after): (Result<PlayReport>, Result<PlayReport>) = (heard("before"), heard("after"));
+    let (before, after) = (before?, after?);
+    let underruns = case.underruns("aplay-long.log")?;
+    let whole = before.is_unbroken() && before.head_cut == 0 && after.is_unbroken() && after.tail_cut == 0;
+    let lines =
+        vec![format!("before: {before}"), format!("after: {after}"), format!("{underruns} underruns")];
+    verdict(case, [(lines, whole && underruns == 0)])
+}
+
 /// Nonsense for one guest, a play by another: heard whole; each fault is told with its place, and none of the devices connected.
 pub fn bad_config(case: &Case) -> Result<String> {
     let log = case.bridge_log()?;

@@ -18,7 +18,7 @@ use judge::{Case, RATE};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 17] = [
+const CASES: [(&str, Judge); 19] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -29,6 +29,8 @@ const CASES: [(&str, Judge); 17] = [
     ("two-guests", judge::two_guests),
     ("sigstop-old", judge::sigstop),
     ("sigstop-new", judge::sigstop),
+    ("restart-old", judge::restart),
+    ("restart-new", judge::restart),
     ("bad-config", judge::bad_config),
     ("hotplug-old", judge::hotplug),
     ("hotplug-new", judge::hotplug),

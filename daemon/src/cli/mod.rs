@@ -121,7 +121,7 @@ struct DemoArgs {
 /// The sound server as the command line names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ServerChoice {
-    /// The one that plays here: PipeWire, then PulseAudio; the null server while none answers
+    /// The one that plays at the time: PipeWire, then PulseAudio; no server while none answers
     #[default]
     Auto,
     /// PipeWire
@@ -198,7 +198,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["vsnd-bridge", "run", "--server", "null", "--capture", "allow"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("{cli:?}") };
-        assert_eq!(args.service.server.server(), server::Server::Null);
+        assert_eq!(args.service.server.servers(), [server::Server::Null]);
         assert_eq!(args.capture, Some(CaptureChoice::Allow));
         assert!(Cli::try_parse_from(["vsnd-bridge"]).is_err());
         assert!(Cli::try_parse_from(["vsnd-bridge", "demo", "--seconds", "0"]).is_err());

@@ -224,7 +224,7 @@ impl PcmStream {
         self.record.marks().reset();
         let Mapped { ring, period, node } = self.map(asked)?;
         let format = ring.format();
-        let opened_at = lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
+        let opened_at = lock(&self.voice).open(ring, period, monotonic_now());
         self.open = Some(OpenStream { format, buffer: asked.buffer, node });
         self.record.opened(asked, opened_at);
         Ok(())

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sndif::testing::shared_pages;
 use crate::sndif::{EventPage, FrontEventPage};
-use vsnd_pw_module::{Direction, Pages, SampleFormat, StreamFormat, Timing};
+use vsnd_pw_module::{Attachment, Direction, Pages, SampleFormat, StreamFormat, Timing};
 
 const RATE: u32 = 48_000;
 
@@ -11,6 +11,7 @@ const RATE: u32 = 48_000;
 struct Bench {
     voice: Voice,
     ring: Arc<PcmRing>,
+    node: Option<Attachment>,
     page: FrontEventPage,
     now: Nanos,
     period: u64,
@@ -36,11 +37,13 @@ impl Bench {
         let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
         let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
         let mut voice = Voice::new(writer, signals, Cadence::default());
-        voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
+        voice.open(Arc::clone(&ring), Frames(period), Nanos(0));
         let now = Nanos(0);
+        let node = Some(ring.attach());
         Self {
             voice,
             ring,
+            node,
             page,
             now,
             period,
@@ -179,7 +182,7 @@ fn a_start_settles_with_the_first_cycle_or_with_the_clock() {
 #[test]
 fn a_frontend_that_asks_for_no_events_gets_none() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(Nanos(0));
     bench.run(20, 256);
     assert_eq!(bench.events, 0);
@@ -188,7 +191,7 @@ fn a_frontend_that_asks_for_no_events_gets_none() {
 #[test]
 fn a_write_without_events_is_answered_when_there_is_room_for_another() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     for period in 0..10 {
         bench.voice.wrote(Frames(period * 480), Frames(480), bench.now);
         assert!(!bench.voice.holds_answer(), "a stream at rest takes all that it has room for");
@@ -213,7 +216,7 @@ fn a_write_without_events_is_answered_when_there_is_room_for_another() {
 #[test]
 fn a_read_without_events_is_answered_when_its_frames_are_there() {
     let mut bench = Bench::new(Direction::Capture, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(bench.now);
     bench.run(1, 240);
     for end in [480, 960, 1_440] {
@@ -230,7 +233,7 @@ fn a_read_without_events_is_answered_when_its_frames_are_there() {
     assert_eq!(bench.voice.read(Frames(1_440), Frames(480), bench.now), Ok(()));
     assert!(!bench.voice.holds_answer(), "it came late, and the frames are there");
     let second = Frames(48_000);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(bench.now);
     assert_eq!(bench.voice.read(Frames(0), Frames(3 * second.0), bench.now), Err(TooLong));
 }
@@ -238,7 +241,8 @@ fn a_read_without_events_is_answered_when_its_frames_are_there() {
 #[test]
 fn without_a_node_the_position_follows_the_clock() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(480), false, Nanos(0));
+    bench.node = None;
+    bench.voice.open(Arc::clone(&bench.ring), Frames(480), Nanos(0));
     bench.voice.start(Nanos(0));
     let mut due = Nanos(0);
     while due < Nanos::from_millis(1_000) {
@@ -247,6 +251,34 @@ fn without_a_node_the_position_follows_the_clock() {
     }
     assert_eq!(bench.elapsed, 99, "the hundredth ends a frame after the second");
     assert!(bench.last.abs_diff(48_000) <= 480);
+}
+
+/// A host that was suspended: CLOCK_MONOTONIC stood still, or the machine had no time for us; either way no cycle came, and
+/// then they come again.
+#[test]
+fn a_jump_of_time_is_over_with_the_next_cycle() {
+    for direction in [Direction::Playback, Direction::Capture] {
+        let mut bench = Bench::new(direction, 480, 4_800);
+        bench.voice.start(Nanos(0));
+        bench.run(100, 256);
+        for jump in [Nanos::from_millis(50), Nanos::from_millis(3_000), Nanos::from_millis(3_600_000)] {
+            let before = bench.last;
+            bench.now += jump;
+            // The pacer is first.
+            bench.voice.step(bench.now);
+            bench.take_events();
+            assert!(
+                bench.last - before < 4_800,
+                "{direction:?}: nothing is skipped: {before}, {}",
+                bench.last
+            );
+            let (elapsed, resumed) = (bench.elapsed, bench.last);
+            bench.run(188, 256);
+            let told = bench.last - resumed;
+            assert!(told.abs_diff(188 * 256) < 1_024, "{direction:?}: {told} frames told in a second");
+            assert!(bench.elapsed - elapsed >= 98, "{direction:?}: {} periods", bench.elapsed - elapsed);
+        }
+    }
 }
 
 #[path = "weather_tests.rs"]
