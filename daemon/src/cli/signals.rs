@@ -94,6 +94,7 @@ mod tests {
                 ended = program.try_wait().unwrap();
             }
             let _ = program.kill();
+            program.wait().unwrap();
             assert_eq!(ended.and_then(|ended| ended.code()), Some(status));
         }
     }

@@ -394,6 +394,13 @@ impl PcmStream {
     }
 }
 
+impl Drop for PcmStream {
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 /// An operation as the log names it.
 fn name(operation: &Operation) -> &'static str {
     match operation {
