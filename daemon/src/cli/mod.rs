@@ -59,6 +59,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the sound cards of all guests until SIGTERM or SIGINT
+    ///
+    /// What guests have open stays so: the next `run` takes it over from $XDG_RUNTIME_DIR/vsnd-bridge, and applications that play go
+    /// on. A second signal ends it at once, whatever it does.
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{ENVIRONMENT}"))]
     Run(RunArgs),
     #[cfg(feature = "pipewire")]

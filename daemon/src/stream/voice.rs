@@ -109,7 +109,6 @@ impl Voice {
         let patience = Nanos(lasts.0 / 10 * 11).max(GUESTS_PATIENCE);
         let until = Nanos(ring.last_cycle().0.saturating_add(patience.0 / 4 * 3));
         open.null.go_on(now, if has_node { until.max(now) - now } else { Nanos(0) });
-        open.clock = open.clock.clone().from(ring.told());
         // Up to where it has read is not known, but that it is less than a ring behind.
         open.read = Frames((ring.cursor().position.0 + 1).saturating_sub(ring.buffer().0));
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::sndif::testing::shared_pages;
 use crate::sndif::{EventPage, FrontEventPage};
-use vsnd_pw_module::{Attachment, Direction, Pages, SampleFormat, StreamFormat, Timing};
+use vsnd_pw_module::{Attachment, Direction, Marks, Pages, SampleFormat, StreamFormat, Timing};
 
 const RATE: u32 = 48_000;
 
@@ -13,6 +13,9 @@ struct Bench {
     ring: Arc<PcmRing>,
     node: Option<Attachment>,
     page: FrontEventPage,
+    /// The event page, the buffer and the marks, for the next bridge.
+    kept: [Pages; 3],
+    opened_at: u32,
     now: Nanos,
     period: u64,
     /// The driver's own count towards the next period, and the periods that it took for elapsed.
@@ -29,32 +32,51 @@ struct Bench {
 
 impl Bench {
     fn new(direction: Direction, period: u64, buffer: u64) -> Self {
-        let [ours, theirs] = shared_pages();
+        let [ours, theirs, again] = shared_pages();
         let page = FrontEventPage::init(theirs).unwrap();
         let writer = EventWriter::new(EventPage::attach(ours).unwrap());
         let format = StreamFormat::new(SampleFormat::S16Le, 2, RATE).unwrap();
         let pages = Pages::anonymous((buffer as usize * 4).next_multiple_of(4096)).unwrap();
-        let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
-        let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
-        let mut voice = Voice::new(writer, signals, Cadence::default());
-        voice.open(Arc::clone(&ring), Frames(period), Nanos(0));
-        let now = Nanos(0);
-        let node = Some(ring.attach());
+        let marks = Pages::anonymous(4096).unwrap();
+        let kept = [again, pages.share(), marks.share()];
+        let marks = Marks::of(&marks, 0).unwrap();
+        let ring = Arc::new(PcmRing::with_marks(direction, format, Frames(buffer), pages, marks));
+        let mut voice = Voice::new(writer, signals(), Cadence::default());
+        let opened_at = voice.open(Arc::clone(&ring), Frames(period), Nanos(0));
+        let (now, node) = (Nanos(0), Some(ring.attach()));
+        let (towards_period, elapsed, last, events) = (0, 0, 0, 0);
+        let (due, called, told_at) = (now, now, now);
         Self {
             voice,
             ring,
             node,
             page,
+            kept,
+            opened_at,
             now,
             period,
-            towards_period: 0,
-            elapsed: 0,
-            last: 0,
-            events: 0,
-            due: now,
-            called: now,
-            told_at: now,
+            towards_period,
+            elapsed,
+            last,
+            events,
+            due,
+            called,
+            told_at,
         }
+    }
+
+    /// The bridge is another from now on, which begins at `now`.
+    fn take_over(&mut self, period: u64, now: Nanos) {
+        let [events, pages, marks] = self.kept.each_ref().map(Pages::share);
+        let ring = &self.ring;
+        let marks = Marks::of(&marks, 0).unwrap();
+        let ring = PcmRing::with_marks(ring.direction(), ring.format(), ring.buffer(), pages, marks);
+        self.ring = Arc::new(ring);
+        self.node = Some(self.ring.attach());
+        self.voice =
+            Voice::new(EventWriter::new(EventPage::attach(events).unwrap()), signals(), Cadence::default());
+        self.voice.take_over(Arc::clone(&self.ring), Frames(period), true, self.opened_at, now);
+        (self.now, self.due, self.called) = (now, now, now);
     }
 
     fn take_events(&mut self) {
@@ -102,6 +124,10 @@ impl Bench {
         }
         self.now = until;
     }
+}
+
+fn signals() -> Signals {
+    Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) }
 }
 
 #[test]
@@ -278,6 +304,94 @@ fn a_jump_of_time_is_over_with_the_next_cycle() {
             assert!(told.abs_diff(188 * 256) < 1_024, "{direction:?}: {told} frames told in a second");
             assert!(bench.elapsed - elapsed >= 98, "{direction:?}: {} periods", bench.elapsed - elapsed);
         }
+    }
+}
+
+#[test]
+fn a_stream_that_is_taken_over_stands_still_until_its_node_comes() {
+    for direction in [Direction::Playback, Direction::Capture] {
+        let mut bench = Bench::new(direction, 480, 4_800);
+        bench.voice.start(Nanos(0));
+        bench.run(20, 256);
+        let (position, elapsed, begins) =
+            (bench.ring.cursor().position, bench.elapsed, bench.now + Nanos::from_millis(20));
+        bench.take_over(480, begins);
+        for millis in 0..50 {
+            bench.voice.step(begins + Nanos::from_millis(millis)).unwrap();
+        }
+        assert_eq!(bench.ring.cursor().position, position, "{direction:?}");
+        bench.now = begins + Nanos::from_millis(50);
+        // Positions that go back, or are of frames that nobody has, are seen by the bench.
+        bench.run(100, 256);
+        let passed = (bench.ring.cursor().position - position).0 / 480;
+        let told = bench.elapsed - elapsed;
+        assert!(told + 2 >= passed && told <= passed + 1, "{direction:?}: {told} of {passed} periods");
+    }
+}
+
+#[test]
+fn a_longer_latency_under_the_next_bridge_takes_no_position_back() {
+    let mut bench = Bench::new(Direction::Playback, 480, 9_600);
+    bench.voice.start(Nanos(0));
+    bench.run(20, 256);
+    let (told, begins) = (bench.last, bench.now);
+    bench.take_over(480, begins);
+    let first = bench.ring.play(begins, &mut [0; 1_024 * 4]).unwrap();
+    let given = bench.ring.cursor().position;
+    bench.ring.publish(Timing { at: begins, heard: first - 2_000, given, cycle: Frames(1_024) });
+    for millis in 1..60 {
+        bench.voice.step(begins + Nanos::from_millis(millis)).unwrap();
+        bench.take_events();
+    }
+    assert!(bench.last > told);
+}
+
+#[test]
+fn a_stream_whose_node_does_not_come_is_moved_on_before_the_guest_loses_patience() {
+    for (buffer, patience) in [(2_400, 100), (48_000, 1_100)] {
+        let mut bench = Bench::new(Direction::Playback, 480, buffer);
+        bench.voice.start(Nanos(0));
+        bench.run(20, 256);
+        let (position, died) = (bench.ring.cursor().position, bench.ring.last_cycle());
+        bench.take_over(480, died + Nanos::from_millis(10));
+        let moved = |bench: &mut Bench, millis| {
+            bench.voice.step(died + Nanos::from_millis(millis)).unwrap();
+            bench.ring.cursor().position > position
+        };
+        assert!(!moved(&mut bench, patience * 3 / 4 - 1), "{buffer}");
+        moved(&mut bench, patience * 3 / 4);
+        assert!(moved(&mut bench, patience * 3 / 4 + 11), "{buffer}");
+        bench.take_events();
+    }
+}
+
+#[test]
+fn a_start_that_nobody_answered_settles_under_the_next_bridge() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.start(Nanos(0));
+    // The node of the bridge that died was called; that of the next is not yet.
+    bench.run(1, 256);
+    bench.take_over(480, bench.now);
+    bench.voice.start(bench.now);
+    assert!(bench.voice.holds_answer());
+    bench.run(1, 256);
+    assert!(!bench.voice.holds_answer());
+}
+
+#[test]
+fn a_frontend_without_events_reads_on_where_it_was() {
+    // How far it was behind the microphone, and whether its next 480 frames are there.
+    for (behind, held) in [(4_799, false), (480, false), (479, true), (0, true)] {
+        let mut bench = Bench::new(Direction::Capture, 480, 4_800);
+        bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
+        bench.voice.start(bench.now);
+        bench.run(60, 240);
+        let offset = (bench.ring.cursor().position.0 - behind) % 4_800;
+        bench.take_over(0, bench.now);
+        assert_eq!(bench.voice.read(Frames(offset), Frames(480), bench.now), Ok(()));
+        assert_eq!(bench.voice.holds_answer(), held, "{behind}");
+        bench.run(3, 240);
+        assert!(!bench.voice.holds_answer(), "{behind}");
     }
 }
 
