@@ -25,7 +25,7 @@ UDEVDIR     := $(PREFIX)/lib/udev/rules.d
 SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
 DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
 
-SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/xen/build.sh tests/xen/run.sh)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/xen/build.sh tests/xen/run.sh tests/xen/guest/notes tests/xen/guest/servers)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing lint install uninstall
 .DEFAULT_GOAL := help

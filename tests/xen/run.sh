@@ -30,9 +30,12 @@ fi
 rm -rf "$run"
 mkdir -p "$run/out/consoles"
 cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
-cp -rl "$lab/signals" "$run/"
+cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
+mkdir "$run/tools"
+cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
+cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
-for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img; do
+for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img servers.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"

@@ -81,23 +81,28 @@ stop_bridge() {
 usual_vsnd="[['CARD, short-name=VM, sample-rates=44100;48000, sample-formats=s16_le, buffer-size=262144', \
 'PCM, name=Main', 'STREAM, unique-id=out, type=p', 'STREAM, unique-id=in, type=c']]"
 
-# need_guest NAME old|new [VSND]: a running guest of that name with that kernel; one that runs already serves. Its card is there,
-# unless VSND is empty, which makes a guest without one.
+# need_guest NAME old|new [VSND [servers]]: a running guest of that name with that kernel; one that runs already serves. Its card is
+# there, unless VSND is empty, which makes a guest without one. With "servers" it can run PulseAudio and PipeWire.
 need_guest() {
-    local name=$1 kernel=$2 vsnd=${3-$usual_vsnd}
+    local name=$1 kernel=$2 vsnd=${3-$usual_vsnd} servers=${4-} memory=192 image
     xl domid "$name" >/dev/null 2>&1 && return
-    if [[ ! -f /run/guest-$kernel.img ]]; then
-        cp "$LAB/guest-$kernel.vmlinux" /run/
+    image=/run/guest-$kernel$servers.img
+    if [[ ! -f $image ]]; then
+        [[ -f /run/guest-$kernel.vmlinux ]] || cp "$LAB/guest-$kernel.vmlinux" /run/
         # the kernel unpacks one archive after the other
-        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -not -path 'signals/host*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
+        {
+            cat "$LAB/guest-$kernel.img" ${servers:+"$LAB/servers.img"}
+            (cd "$LAB" && find tools signals ${servers:+signals-of-servers} | cpio --quiet -o -H newc)
+        } >"$image"
     fi
+    [[ -z $servers ]] || memory=320
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
 type = "pv"
 kernel = "/run/guest-$kernel.vmlinux"
-ramdisk = "/run/guest-$kernel.img"
+ramdisk = "$image"
 extra = "console=hvc0 quiet mitigations=off"
-memory = 192
+memory = $memory
 vcpus = 1
 cpus = "1"
 on_poweroff = "destroy"
@@ -195,11 +200,11 @@ watch_machine() {
     watcher=$!
 }
 
-# record_sink SINK NAME: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
+# record_sink SINK NAME [RATE]: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
 record_sink() {
     watch_machine
     recorded+=("$2")
-    become_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
+    become_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate="${3:-48000}" --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
     recorders+=($!)
     wait_for 10 test -s "/run/rec/$2.raw" || { say "$1 can't be recorded"; return 1; }
 }
@@ -227,11 +232,32 @@ play() {
     return "$status"
 }
 
+# step_through GUEST SIGNAL RATE STEP...: the guest's player of many steps (guest/pcm.c) plays a signal; what it said lands in
+# pcm-SIGNAL.log.
+step_through() {
+    local name=$1 signal=$2 status
+    shift 2
+    gsh "$name" "/tools/pcm $1 /signals/$signal.wav ${*:2}" >"$case_out/pcm-$signal.log" 2>&1
+    status=$?
+    say "$name plays $signal with ${*:2}: $status"
+    return "$status"
+}
+
+# note_driver GUEST: from now on the guest's kernel notes what its sound driver does; pull_notes GUEST takes the notes to
+# `notes` among the case's results.
+note_driver() {
+    gsh "$1" '/tools/notes begin'
+}
+
+pull_notes() {
+    gsh "$1" '/tools/notes end /tmp/notes' && pull "$1" /tmp/notes "$case_out/notes"
+}
+
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
     watch_machine
     # From memory: pw-cat reads in its real-time callback, and the share's answers take the emulator's time.
-    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals/host/$1.wav" /run/rec/
+    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals-of-host/$1.wav" /run/rec/
     become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "/run/rec/$1.wav" 2>>"$case_out/pw-cat.log" &
     speaker=$!
     wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
