@@ -49,7 +49,7 @@ before_others=()
 if chrt --rr 1 true 2>/dev/null; then
     before_others=(chrt --rr 1)
 fi
-exec timeout -k 10 "${XENLAB_SECONDS:-900}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
+exec timeout -k 10 "${XENLAB_SECONDS:-1200}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
     -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \

@@ -10,13 +10,13 @@ pub struct Signal {
     pub name: String,
     signal: TestSignal,
     frames: u64,
-    /// Frames of silence after it.
-    silence: u64,
+    /// Frames of silence before and after it.
+    silence: [u64; 2],
 }
 
 impl Signal {
     fn new(name: impl Into<String>, signal: TestSignal, frames: u64) -> Self {
-        Self { name: name.into(), signal, frames, silence: 0 }
+        Self { name: name.into(), signal, frames, silence: [0, 0] }
     }
 
     /// Which channels it has.
@@ -29,10 +29,10 @@ impl Signal {
         self.signal.frames(self.frames)
     }
 
-    /// What is played: its frames and the silence behind them.
+    /// What is played: its frames between silence.
     pub fn file(&self) -> Vec<Frame> {
-        let silence = std::iter::repeat_n([0, 0], self.silence as usize);
-        self.all().into_iter().chain(silence).collect()
+        let [before, after] = self.silence.map(|frames| std::iter::repeat_n([0, 0], frames as usize));
+        before.chain(self.all()).chain(after).collect()
     }
 }
 
@@ -52,15 +52,14 @@ pub fn of_guests() -> Vec<Signal> {
     plays.chain(others).chain(odd).chain(short).collect()
 }
 
-/// The signals that guests with sound servers of their own play. Behind each is a second of silence: a player of PipeWire drops
-/// its last cycle.
+/// The signals that guests with sound servers of their own play. The silence before them is for both servers to come up, the one
+/// behind them because a player of PipeWire drops its last cycle.
 pub fn of_servers() -> Vec<Signal> {
-    [("pulse", 41, Channels::Left), ("pipewire", 42, Channels::Right)]
-        .map(|(name, seed, channels)| Signal {
-            silence: RATE,
-            ..Signal::new(name, TestSignal::new(seed).on(channels), 60 * RATE)
-        })
-        .into()
+    let signal = |name: &str, seed, channels| {
+        let signal = Signal::new(name, TestSignal::new(seed).on(channels), 60 * RATE);
+        Signal { silence: [3 * RATE, RATE], ..signal }
+    };
+    vec![signal("pulse", 41, Channels::Left), signal("pipewire", 42, Channels::Right)]
 }
 
 /// The signal of that name.

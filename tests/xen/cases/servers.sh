@@ -19,7 +19,7 @@ doze 2 # it suspends its device
 record_sink spk speakers || exit 1
 gsh "$guest" "paplay /signals-of-servers/pulse.wav 2>/tmp/paplay.log & pulse=\$!; pw-cat -p -P '{ node.name = player node.autoconnect = false adapter.auto-port-config = { mode = dsp } }' /signals-of-servers/pipewire.wav 2>/tmp/pw-cat.log & pipewire=\$!"
 gsh "$guest" 'i=0; until pw-link player:output_FL card:playback_FL 2>/dev/null || [ $i = 50 ]; do i=$((i+1)); sleep 0.1; done; pw-link player:output_FR card:playback_FR' || failed=1
-for _ in $(seq 10); do
+for _ in $(seq 11); do
     doze 4
     gsh "$guest" 'head -c 192000 /dev/zero | pacat --raw --rate=48000 --channels=2 --format=s16le' || failed=1
 done
