@@ -231,6 +231,14 @@ pub fn records(case: &Case) -> Result<String> {
     verdict(case, [(vec![short.0], short.1), (vec![long.0], long.1)])
 }
 
+/// Dom0 with PulseAudio alone: four plays and two recordings.
+pub fn pulseaudio(case: &Case) -> Result<String> {
+    let plays = case.exact_plays(&["play-1", "play-2", "play-3", "play-4"]);
+    let recordings =
+        ["old", "new"].map(|name| case.recorded(name, 4 * RATE)).map(|(line, exact)| (vec![line], exact));
+    verdict(case, std::iter::once(plays).chain(recordings))
+}
+
 /// A play and a recording at once.
 pub fn duplex(case: &Case) -> Result<String> {
     let recorded = case.recorded("mic", 5 * RATE);

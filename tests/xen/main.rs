@@ -21,7 +21,7 @@ use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 21] = [
+const CASES: [(&str, Judge); 22] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -43,6 +43,7 @@ const CASES: [(&str, Judge); 21] = [
     ("hotplug-new", judge::hotplug),
     ("destroy-old", judge::destroy),
     ("destroy-new", judge::destroy),
+    ("pulseaudio", judge::pulseaudio),
 ];
 
 /// How often a case runs that failed while the machine was disturbed.
