@@ -10,15 +10,26 @@
 mod activity;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod backoff;
-#[cfg(feature = "pipewire")]
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod clients;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod marks;
 mod null;
 mod pages;
 mod ring;
 mod server;
+mod sync;
 mod timing;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod told;
 mod units;
+mod write;
 
 #[cfg(feature = "pipewire")]
 pub mod pipewire;
@@ -26,9 +37,12 @@ pub mod pipewire;
 pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
+pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
-pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
-pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use pages::{Access, Counters, OutOfRange, Pages};
+pub use ring::{Direction, PcmRing, RingClosed, Stopped};
+pub use server::{
+    Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
+};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

@@ -6,12 +6,11 @@
 //! wrote nothing, silence is played and the position runs on.
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
-use crate::{Pages, StreamFormat, Timing};
+use crate::write::resolve_write;
+use crate::{Cursor, Marks, Pages, StreamFormat, Timing};
 
 /// Which way the frames go, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,32 +19,6 @@ pub enum Direction {
     Playback,
     /// The desktop's sound is written into the guest's ring.
     Capture,
-}
-
-/// Whether the converter runs, and how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Between START and STOP.
-    pub running: bool,
-    /// Running, and not moved since START.
-    pub fresh: bool,
-    /// Frames consumed (playback) or captured since OPEN, counting whole buffers for the rest after a stop.
-    pub position: Frames,
-}
-
-const RUNNING: u64 = 1 << 63;
-const FRESH: u64 = 1 << 62;
-
-impl Cursor {
-    fn pack(self) -> u64 {
-        let flags = if self.running { RUNNING } else { 0 } | if self.fresh { FRESH } else { 0 };
-        (self.position.0 & !(RUNNING | FRESH)) | flags
-    }
-
-    fn unpack(word: u64) -> Self {
-        let position = Frames(word & !(RUNNING | FRESH));
-        Self { running: word & RUNNING != 0, fresh: word & FRESH != 0, position }
-    }
 }
 
 /// How many frames the first cycle of a run moves. A guest takes a period for elapsed when the position is *beyond* its
@@ -75,12 +48,7 @@ pub struct PcmRing {
     gate: AtomicU32,
     /// `None` once closed. Reached only inside the gate, or after it is closed and empty.
     pages: UnsafeCell<Option<Pages>>,
-    /// A packed [`Cursor`]: one word, so that a stop and a cycle at the same time agree on the order.
-    cursor: AtomicU64,
-    /// The position up to which the guest has written.
-    written: AtomicU64,
-    /// When a node last served the ring, in nanoseconds of CLOCK_MONOTONIC; `i64::MIN` before the first time.
-    last_cycle: AtomicI64,
+    marks: Marks,
     starved: AtomicU64,
     underruns: AtomicU64,
     missed_cycles: AtomicU64,
@@ -96,6 +64,17 @@ unsafe impl Sync for PcmRing {}
 impl PcmRing {
     /// A ring of `buffer` frames at the beginning of `pages`, at rest at position 0.
     pub fn new(direction: Direction, format: StreamFormat, buffer: Frames, pages: Pages) -> Self {
+        Self::with_marks(direction, format, buffer, pages, Marks::default())
+    }
+
+    /// A ring of `buffer` frames at the beginning of `pages`, as far as its marks say.
+    pub fn with_marks(
+        direction: Direction,
+        format: StreamFormat,
+        buffer: Frames,
+        pages: Pages,
+        marks: Marks,
+    ) -> Self {
         debug_assert!(format.octets(buffer).0 <= pages.len() as u64);
         Self {
             direction,
@@ -103,9 +82,7 @@ impl PcmRing {
             buffer: Frames(buffer.0.max(1)),
             gate: AtomicU32::new(0),
             pages: UnsafeCell::new(Some(pages)),
-            cursor: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            last_cycle: AtomicI64::new(i64::MIN),
+            marks,
             starved: AtomicU64::new(0),
             underruns: AtomicU64::new(0),
             missed_cycles: AtomicU64::new(0),
@@ -128,14 +105,26 @@ impl PcmRing {
         self.buffer
     }
 
-    /// Whether the converter runs, and where it is.
+    /// Whether the converter runs, and where it is. That of a closed ring doesn't run.
     pub fn cursor(&self) -> Cursor {
-        Cursor::unpack(self.cursor.load(Ordering::Acquire))
+        let cursor = self.marks.cursor();
+        let closed = self.gate.load(Ordering::Acquire) & CLOSED != 0;
+        Cursor { running: cursor.running && !closed, ..cursor }
     }
 
     /// The position up to which the guest has written (playback).
     pub fn written(&self) -> Frames {
-        Frames(self.written.load(Ordering::Acquire))
+        self.marks.written()
+    }
+
+    /// The position that the guest was last told.
+    pub fn told(&self) -> Frames {
+        self.marks.told()
+    }
+
+    /// The guest is about to be told `position`.
+    pub fn tell(&self, position: Frames) {
+        self.marks.set_told(position);
     }
 
     /// Frames of silence that were played because the guest had not written them.
@@ -156,7 +145,7 @@ impl PcmRing {
 
     /// When a node last served the ring; the lowest value before the first time.
     pub fn last_cycle(&self) -> Nanos {
-        Nanos(self.last_cycle.load(Ordering::Acquire))
+        self.marks.last_cycle()
     }
 
     /// The newest snapshot, if any was published in this run.
@@ -166,34 +155,23 @@ impl PcmRing {
 
     // ---- the stream's side ----------------------------------------------------------------------------------------
 
-    fn move_cursor(&self, change: impl Fn(Cursor) -> Cursor) -> Cursor {
-        let mut seen = self.cursor.load(Ordering::Acquire);
-        loop {
-            let next = change(Cursor::unpack(seen));
-            match self.cursor.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Cursor::unpack(seen),
-                Err(newer) => seen = newer,
-            }
-        }
-    }
-
     /// START: the converter runs from the present position, which lies at ring offset 0.
     pub fn start(&self) {
         self.timing.clear();
-        self.move_cursor(|cursor| Cursor { running: true, fresh: true, ..cursor });
+        self.marks.move_cursor(|cursor| Cursor { running: true, fresh: true, ..cursor });
     }
 
     /// STOP: the position is rounded up to a whole buffer and what was written is forgotten. Returns the cursor as it
     /// was before, from which [`resume`](Self::resume) can go on.
     pub fn stop(&self) -> Stopped {
         let buffer = self.buffer;
-        let was = self.move_cursor(|cursor| Cursor {
+        let was = self.marks.move_cursor(|cursor| Cursor {
             running: false,
             fresh: false,
             position: cursor.position.round_up_to(buffer),
         });
         let written = self.written().max(was.position);
-        self.written.store(self.cursor().position.0, Ordering::Release);
+        self.marks.set_written(self.cursor().position);
         self.timing.clear();
         Stopped { position: was.position, ahead: written - was.position }
     }
@@ -202,9 +180,9 @@ impl PcmRing {
     pub fn resume(&self, stopped: Stopped) {
         let offset = Frames(stopped.position.0 % self.buffer.0);
         let base = self.cursor().position;
-        self.written.store((base + offset + stopped.ahead).0, Ordering::Release);
+        self.marks.set_written(base + offset + stopped.ahead);
         self.timing.clear();
-        self.move_cursor(|_| Cursor { running: true, fresh: true, position: base + offset });
+        self.marks.move_cursor(|_| Cursor { running: true, fresh: true, position: base + offset });
     }
 
     /// WRITE: the guest has put `length` frames at ring offset `offset`, believing the converter to be at `known` (the
@@ -215,22 +193,21 @@ impl PcmRing {
     pub fn wrote(&self, offset: Frames, length: Frames, known: Frames) {
         let written = self.written();
         let end = resolve_write(self.buffer, written, known, offset, length);
-        self.written.store(end.max(written).0, Ordering::Release);
+        self.marks.set_written(end.max(written));
     }
 
     /// CLOSE: takes the memory away from readers, waiting for a copy under way (microseconds), and unmaps it. A reader
-    /// finds silence from now on.
+    /// finds silence from now on, and leaves the marks as they are: they may be another ring's by then.
     pub fn close(&self) {
         let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
         if before & CLOSED != 0 {
             return;
         }
-        self.move_cursor(|cursor| Cursor { running: false, fresh: false, ..cursor });
         while self.gate.load(Ordering::Acquire) != CLOSED {
-            std::thread::yield_now();
+            yield_now();
         }
         // SAFETY: the gate is closed and empty: no access to the cell is under way and none can begin.
-        let pages = unsafe { (*self.pages.get()).take() };
+        let pages = self.pages.with_mut(|pages| unsafe { (*pages).take() });
         drop(pages);
     }
 
@@ -258,7 +235,7 @@ impl PcmRing {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
         let result = if before & CLOSED == 0 {
             // SAFETY: this access is counted in the gate, so `close` won't take the pages out until it has ended.
-            unsafe { (*self.pages.get()).as_ref() }.map(access)
+            self.pages.with(|pages| unsafe { (*pages).as_ref() }.map(access))
         } else {
             None
         };
@@ -272,12 +249,19 @@ impl PcmRing {
     ///
     /// For a callback.
     pub fn play(&self, now: Nanos, out: &mut [u8]) -> Option<i64> {
+        let first = self.with_pages(|pages| self.play_from(pages, now, out)).flatten();
+        if first.is_none() {
+            self.format.fill_silence(out);
+        }
+        first
+    }
+
+    fn play_from(&self, pages: &Pages, now: Nanos, out: &mut [u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((out.len() / size) as u64);
-        self.last_cycle.store(now.0, Ordering::Release);
+        self.marks.set_last_cycle(now);
         let cursor = self.cursor();
         if !cursor.running {
-            self.format.fill_silence(out);
             return None;
         }
         let moved = moved(cursor, frames);
@@ -286,16 +270,10 @@ impl PcmRing {
         let written = self.written();
         let ready = Frames(written.0.saturating_sub(cursor.position.0)).min(moved).min(self.buffer);
         let (sound, silence) = out.split_at_mut(ready.0 as usize * size);
-        let copied = self.with_pages(|pages| {
-            for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
-                if let Some(part) = sound.get_mut(part) {
-                    let _ = pages.read(ring_offset, part);
-                }
+        for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
+            if let Some(part) = sound.get_mut(part) {
+                let _ = pages.read(ring_offset, part);
             }
-        });
-        if copied.is_none() {
-            self.format.fill_silence(out);
-            return None;
         }
         self.format.fill_silence(silence);
         self.advance(cursor, moved, moved - ready);
@@ -307,9 +285,13 @@ impl PcmRing {
     ///
     /// For a callback.
     pub fn capture(&self, now: Nanos, input: &[u8]) -> Option<i64> {
+        self.with_pages(|pages| self.capture_into(pages, now, input)).flatten()
+    }
+
+    fn capture_into(&self, pages: &Pages, now: Nanos, input: &[u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((input.len() / size) as u64);
-        self.last_cycle.store(now.0, Ordering::Release);
+        self.marks.set_last_cycle(now);
         let cursor = self.cursor();
         if !cursor.running {
             return None;
@@ -318,13 +300,11 @@ impl PcmRing {
         // More than a whole ring in one cycle: only the newest frames find room, as in hardware.
         let lost = Frames(moved.0.saturating_sub(self.buffer.0));
         let kept = input.get((frames - moved + lost).0 as usize * size..frames.0 as usize * size)?;
-        self.with_pages(|pages| {
-            for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
-                if let Some(part) = kept.get(part) {
-                    let _ = pages.write(ring_offset, part);
-                }
+        for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
+            if let Some(part) = kept.get(part) {
+                let _ = pages.write(ring_offset, part);
             }
-        })?;
+        }
         self.advance(cursor, moved, Frames(0));
         Some(first_of(cursor, moved, frames))
     }
@@ -360,10 +340,7 @@ impl PcmRing {
     /// Moves the cursor unless a stop or another reader was faster, and counts what was missing.
     fn advance(&self, from: Cursor, frames: Frames, missing: Frames) {
         let next = Cursor { running: true, fresh: false, position: from.position + frames };
-        let moved = self
-            .cursor
-            .compare_exchange(from.pack(), next.pack(), Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
+        let moved = self.marks.advance(from, next);
         if moved && missing > Frames(0) {
             if missing < frames || from.position == self.written() {
                 self.underruns.fetch_add(1, Ordering::Relaxed);
@@ -402,18 +379,6 @@ pub struct Stopped {
     pub ahead: Frames,
 }
 
-/// The end position of a WRITE of `length` frames at ring offset `offset`, given the end `written` so far and the
-/// position `known` to the guest.
-fn resolve_write(buffer: Frames, written: Frames, known: Frames, offset: Frames, length: Frames) -> Frames {
-    let ring = buffer.0;
-    let ahead = (offset.0 % ring + ring - written.0 % ring) % ring;
-    let fill = written.0.saturating_sub(known.0);
-    let back = ring - ahead;
-    // An end beyond one buffer after the known position can't be meant, so the write rewinds.
-    let rewinds = fill + ahead + length.0 > ring && back <= written.0;
-    if rewinds { Frames(written.0 - back + length.0) } else { Frames(written.0 + ahead + length.0) }
-}
-
 /// The parts of `len` octets from `position`, cut where the ring wraps: (octet offset in the ring, range in the copy).
 /// There are at most two, as nobody moves more than one ring at a time.
 fn segments(
@@ -428,190 +393,5 @@ fn segments(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SampleFormat;
-    use proptest::prelude::*;
-
-    const NOW: Nanos = Nanos(1);
-
-    fn ring(direction: Direction, buffer: u64) -> PcmRing {
-        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
-        PcmRing::new(direction, format, Frames(buffer), Pages::anonymous(4096).unwrap())
-    }
-
-    fn write(ring: &PcmRing, offset: u64, data: &[u8], known: u64) {
-        ring.write(Octets(offset), data).unwrap();
-        ring.wrote(Frames(offset), Frames(data.len() as u64), Frames(known));
-    }
-
-    /// Starts, and lets the first cycle pass, which moves one frame of two. Returns that frame.
-    fn start(ring: &PcmRing) -> u8 {
-        ring.start();
-        let first = play(ring, 2);
-        assert_eq!(first[0], 0x80);
-        first[1]
-    }
-
-    fn play(ring: &PcmRing, frames: usize) -> Vec<u8> {
-        let mut out = vec![0; frames];
-        ring.play(NOW, &mut out);
-        out
-    }
-
-    #[test]
-    fn the_first_cycle_ends_just_past_the_start() {
-        let ring = ring(Direction::Playback, 200);
-        write(&ring, 0, &[1; 100], 0);
-        ring.start();
-        let mut out = vec![0; 64];
-        assert_eq!(ring.play(NOW, &mut out), Some(-48));
-        assert_eq!(out, [vec![0x80; 48], vec![1; 16]].concat());
-        assert_eq!(ring.play(NOW, &mut out), Some(16));
-        assert_eq!(ring.cursor().position, Frames(80));
-    }
-
-    #[test]
-    fn silence_is_played_where_nothing_was_written_and_the_position_runs_on() {
-        let ring = ring(Direction::Playback, 8);
-        write(&ring, 0, &[1, 2, 3], 0);
-        assert_eq!(play(&ring, 2), [0x80, 0x80], "at rest before START");
-        assert_eq!(start(&ring), 1);
-        assert_eq!(play(&ring, 4), [2, 3, 0x80, 0x80]);
-        assert_eq!(ring.cursor().position, Frames(5));
-        assert_eq!((ring.starved(), ring.underruns()), (Frames(2), 1));
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        assert_eq!((ring.starved(), ring.underruns()), (Frames(4), 1), "one underrun, however long");
-    }
-
-    #[test]
-    fn late_frames_are_never_played_later() {
-        let ring = ring(Direction::Playback, 8);
-        start(&ring);
-        assert_eq!(play(&ring, 3), [0x80; 3]);
-        write(&ring, 0, &[1, 2, 3, 4, 5, 6], 0);
-        assert_eq!(play(&ring, 4), [5, 6, 0x80, 0x80]);
-    }
-
-    #[test]
-    fn a_rewind_rewrites_what_is_not_played_yet() {
-        let ring = ring(Direction::Playback, 8);
-        write(&ring, 0, &[1, 2, 3, 4, 5, 6, 7, 8], 0);
-        assert_eq!(start(&ring), 1);
-        assert_eq!(play(&ring, 1), [2]);
-        write(&ring, 4, &[50, 60], 2);
-        assert_eq!(ring.written(), Frames(8), "what was written after it stays");
-        write(&ring, 0, &[9, 10], 2);
-        assert_eq!(play(&ring, 8), [3, 4, 50, 60, 7, 8, 9, 10]);
-    }
-
-    #[test]
-    fn a_whole_ring_can_be_rewritten_before_start() {
-        let ring = ring(Direction::Playback, 4);
-        write(&ring, 0, &[1, 2, 3, 4], 0);
-        write(&ring, 0, &[5, 6, 7, 8], 0);
-        assert_eq!(ring.written(), Frames(4));
-        assert_eq!(start(&ring), 5);
-        assert_eq!(play(&ring, 4), [6, 7, 8, 0x80]);
-    }
-
-    #[test]
-    fn each_start_plays_from_ring_offset_0_at_a_position_that_never_goes_back() {
-        let ring = ring(Direction::Playback, 6);
-        write(&ring, 0, &[1, 2, 3], 0);
-        start(&ring);
-        play(&ring, 7);
-        ring.stop();
-        assert_eq!(ring.cursor(), Cursor { running: false, fresh: false, position: Frames(12) });
-        write(&ring, 0, &[4, 5], 12);
-        assert_eq!(start(&ring), 4);
-        assert_eq!(play(&ring, 2), [5, 0x80]);
-    }
-
-    #[test]
-    fn a_resume_goes_on_with_the_next_frame() {
-        let ring = ring(Direction::Playback, 6);
-        write(&ring, 0, &[1, 2, 3, 4], 0);
-        start(&ring);
-        assert_eq!(play(&ring, 1), [2]);
-        let stopped = ring.stop();
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        ring.resume(stopped);
-        assert_eq!(play(&ring, 2), [0x80, 3]);
-        assert_eq!(play(&ring, 2), [4, 0x80]);
-    }
-
-    #[test]
-    fn captured_frames_wrap_and_the_newest_of_too_many_stay() {
-        let ring = ring(Direction::Capture, 4);
-        ring.start();
-        assert_eq!(ring.capture(NOW, &[0, 0, 0, 1, 2, 3]), Some(-3), "half of the first cycle counts");
-        assert_eq!(ring.capture(NOW, &[4, 5]), Some(3));
-        let mut seen = [0; 4];
-        ring.read(Octets(0), &mut seen).unwrap();
-        assert_eq!(seen, [5, 2, 3, 4]);
-        ring.capture(NOW, &[10, 11, 12, 13, 14, 15]);
-        ring.read(Octets(0), &mut seen).unwrap();
-        assert_eq!(seen, [13, 14, 15, 12], "frame p lies at p mod 4");
-    }
-
-    #[test]
-    fn a_closed_ring_gives_silence_and_its_memory_back() {
-        struct Owner(std::sync::Arc<std::sync::atomic::AtomicBool>);
-        impl Drop for Owner {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
-        let gone = std::sync::Arc::default();
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(4096).unwrap();
-        let owner = Box::new(Owner(std::sync::Arc::clone(&gone)));
-        let fd = std::os::fd::AsFd::as_fd(&file);
-        let pages = Pages::of_device(fd, 0, 4096, crate::Access::ReadWrite, Some(owner)).unwrap();
-        let format = StreamFormat::new(SampleFormat::U8, 1, 48_000).unwrap();
-        let ring = PcmRing::new(Direction::Playback, format, Frames(8), pages);
-        write(&ring, 0, &[1, 2, 3], 0);
-        ring.start();
-        ring.close();
-        ring.close();
-        assert!(gone.load(Ordering::SeqCst), "given back while the ring is still held");
-        assert_eq!(play(&ring, 2), [0x80, 0x80]);
-        assert_eq!(ring.read(Octets(0), &mut [0]), Err(RingClosed));
-    }
-
-    proptest! {
-        /// Any mix of appends, rewinds, skips and cycles that a guest may make: the end that the ring computes is the
-        /// guest's own, and no more than one buffer is ever ahead of what the guest knows.
-        #[test]
-        fn writes_resolve_to_what_the_guest_meant(
-            buffer in 4u64..64,
-            steps in proptest::collection::vec((0u8..3, 0u64..64, 1u64..64, 0u64..64), 1..200),
-        ) {
-            let ring = ring(Direction::Playback, buffer);
-            ring.wrote(Frames(0), Frames(1), Frames(0));
-            start(&ring);
-            let (mut appl, mut highest) = (1u64, 1u64);
-            for (kind, amount, length, cycle) in steps {
-                let known = ring.cursor().position.0;
-                // A guest in an underrun stops; it never writes behind the position it knows.
-                appl = appl.max(known);
-                let room = known + buffer - appl;
-                match kind {
-                    1 => appl -= amount.min(appl - known),
-                    2 => appl += amount.min(room.saturating_sub(1)),
-                    _ => (),
-                }
-                let length = length.min(known + buffer - appl);
-                if length > 0 {
-                    ring.wrote(Frames(appl % buffer), Frames(length), Frames(known));
-                    appl += length;
-                    highest = highest.max(appl);
-                    prop_assert_eq!(ring.written().0, highest);
-                }
-                let cycle = cycle.min(highest.saturating_sub(known));
-                play(&ring, cycle as usize);
-            }
-        }
-    }
-}
+#[path = "ring_tests.rs"]
+mod tests;

@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use vsnd_bridge::xen::real::{Route, XenStore};
 
+use crate::packages;
+
 /// xenstored, ended when dropped.
 pub struct Xenstored {
     folder: TempDir,
@@ -145,10 +147,9 @@ impl Drop for Xenstored {
 impl Parts {
     fn make() -> Result<Self> {
         let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("support");
-        let folder = target_folder()?.join("xenstored");
-        let fetched = Command::new(support.join("fetch-xenstored.sh")).arg(&folder).output()?;
-        ensure!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-        let root = folder.join("root/usr");
+        // Their libraries come with libxen-dev.
+        let folder = packages::folder("xenstored")?;
+        let root = packages::unpacked("xenstored", &["xen-utils-4.17", "xenstore-utils"])?;
         let daemon = fs::read_dir(root.join("lib"))?
             .filter_map(|entry| Some(entry.ok()?.path().join("bin/xenstored")))
             .find(|path| path.exists())
@@ -168,10 +169,4 @@ impl Parts {
         fresh.persist(&shim)?;
         Ok(Self { daemon, tools: root.join("bin"), shim })
     }
-}
-
-/// Where cargo puts what it builds: the test runs from `<target>/<profile>/deps`.
-fn target_folder() -> Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    Ok(program.ancestors().nth(3).context("a test outside of cargo's folder")?.to_path_buf())
 }

@@ -21,7 +21,7 @@ use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 22] = [
+const CASES: [(&str, Judge); 24] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -43,6 +43,8 @@ const CASES: [(&str, Judge); 22] = [
     ("hotplug-new", judge::hotplug),
     ("destroy-old", judge::destroy),
     ("destroy-new", judge::destroy),
+    ("reattach-old", judge::reattach),
+    ("reattach-new", judge::reattach),
     ("pulseaudio", judge::pulseaudio),
 ];
 

@@ -12,8 +12,8 @@ use crate::sndif::{Event, EventPage};
 /// Writes positions into a stream's event page. Numbers are given at the moment of writing, so none is ever lost.
 pub struct EventWriter {
     page: EventPage,
-    /// Slots filled since the last OPEN; the channel's own count is the page's.
-    since_open: u32,
+    /// The channel's own count, which is the page's, at the last OPEN.
+    opened_at: u32,
     /// The newest position that found no room.
     pending: Option<Octets>,
 }
@@ -21,13 +21,20 @@ pub struct EventWriter {
 impl EventWriter {
     /// A writer that goes on where the page stands (an untouched page: at 0).
     pub fn new(page: EventPage) -> Self {
-        Self { page, since_open: 0, pending: None }
+        Self { opened_at: page.produced(), page, pending: None }
     }
 
-    /// OPEN: positions count from 0 again, and what waited is of the past.
-    pub fn opened(&mut self) {
-        self.since_open = 0;
+    /// OPEN: events are numbered from 0 again, and what waited is of the past. Returns what
+    /// [`take_over`](Self::take_over) asks for.
+    pub fn opened(&mut self) -> u32 {
+        self.opened_at = self.page.produced();
         self.pending = None;
+        self.opened_at
+    }
+
+    /// The stream is open since the channel's count was at `opened_at`.
+    pub fn take_over(&mut self, opened_at: u32) {
+        self.opened_at = opened_at;
     }
 
     /// CLOSE: nothing may follow, as old kernels would take a left-over position for one of the next OPEN.
@@ -45,14 +52,14 @@ impl EventWriter {
     /// Puts in what waits, if there is room now. Returns whether the guest is to be notified.
     pub fn flush(&mut self) -> bool {
         let Some(position) = self.pending else { return false };
-        let numbered_alike = self.page.produced() as u16 == self.since_open as u16;
+        let numbered_alike = self.of_channel() == self.of_open();
         if self.page.free() < if numbered_alike { 1 } else { 2 } {
             return false;
         }
         self.pending = None;
-        self.put(self.page.produced() as u16, position);
+        self.put(self.of_channel(), position);
         if !numbered_alike {
-            self.put(self.since_open as u16, position);
+            self.put(self.of_open(), position);
         }
         true
     }
@@ -62,11 +69,19 @@ impl EventWriter {
         self.pending.is_some()
     }
 
+    /// The next event's number since the channel was made.
+    fn of_channel(&self) -> u16 {
+        self.page.produced() as u16
+    }
+
+    /// The next event's number since the last OPEN.
+    fn of_open(&self) -> u16 {
+        self.page.produced().wrapping_sub(self.opened_at) as u16
+    }
+
     fn put(&mut self, id: u16, position: Octets) {
-        // Room was checked, and only this writer fills slots.
-        if self.page.push(&Event { id, position }) {
-            self.since_open = self.since_open.wrapping_add(1);
-        }
+        // Room was checked, and only this writer fills slots: it always fits.
+        self.page.push(&Event { id, position });
     }
 }
 
@@ -75,6 +90,7 @@ mod tests {
     use super::*;
     use crate::sndif::FrontEventPage;
     use crate::sndif::testing::shared_pages;
+    use proptest::prelude::*;
 
     /// The numbers that a kernel of either kind expects, and what it accepts.
     struct Front {
@@ -172,18 +188,103 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_bridge_goes_on_with_the_channels_number() {
-        let [ours, theirs, again] = shared_pages();
-        let page = FrontEventPage::init(theirs).unwrap();
-        let mut front = Front { page, restarts: false, expected: 0, accepted: Vec::new() };
-        let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
-        writer.opened();
-        writer.send(Octets(1));
-        front.interrupt();
-        let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
-        writer.opened();
-        writer.send(Octets(2));
-        front.interrupt();
-        assert_eq!(front.accepted, [1, 2]);
+    fn a_restarted_bridge_goes_on_with_both_numbers() {
+        for restarts in [false, true] {
+            let [ours, theirs, again] = shared_pages();
+            let page = FrontEventPage::init(theirs).unwrap();
+            let mut front = Front { page, restarts, expected: 0, accepted: Vec::new() };
+            let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
+            let mut opened_at = 0;
+            for position in 1..=2 {
+                front.open();
+                opened_at = writer.opened();
+                writer.send(Octets(position));
+                front.interrupt();
+            }
+            let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
+            writer.take_over(opened_at);
+            writer.send(Octets(3));
+            front.interrupt();
+            assert_eq!(front.accepted, [2, 3], "restarts: {restarts}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open,
+        Send(u64),
+        Interrupt,
+        /// A new bridge takes the page up, and the OPEN.
+        Restart,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            1 => Just(Step::Open),
+            6 => (1u64..100).prop_map(Step::Send),
+            6 => Just(Step::Interrupt),
+            1 => Just(Step::Restart),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    /// Counters anywhere, and around the places where they and the numbers wrap.
+    fn starts() -> impl Strategy<Value = u32> {
+        let around = |place: u32| (0u32..300).prop_map(move |n| place.wrapping_add(n).wrapping_sub(200));
+        prop_oneof![Just(0), any::<u32>(), around(0), around(1 << 16), around(!0xffff)]
+    }
+
+    proptest! {
+        /// However many events the page has seen, how often the stream was opened and the bridge restarted, and whenever the
+        /// guest looks: positions are accepted in their order, and each OPEN's newest one once the guest has looked.
+        #[test]
+        fn a_position_once_sent_is_accepted_whatever_happened_before(
+            start in starts(), restarts: bool, steps in steps(),
+        ) {
+            let [theirs, ours, restarted @ ..] = shared_pages::<20>();
+            let mut restarted = restarted.into_iter();
+            // A frontend that counts on has counted every event of this page.
+            let page = FrontEventPage::init_at(theirs, start).unwrap();
+            let mut front = Front { page, restarts, expected: start as u16, accepted: Vec::new() };
+            let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
+            let (mut opened_at, mut sent) = (None, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Open => {
+                        // What was told before was notified before, too.
+                        front.interrupt();
+                        front.open();
+                        (opened_at, sent) = (Some(writer.opened()), Vec::new());
+                    }
+                    Step::Send(count) if opened_at.is_some() => {
+                        for position in (sent.len() as u64 + 1..).take(count as usize) {
+                            sent.push(position);
+                            writer.send(Octets(position));
+                        }
+                    }
+                    Step::Send(_) => (),
+                    Step::Interrupt => {
+                        front.interrupt();
+                        while writer.flush() {
+                            front.interrupt();
+                        }
+                        prop_assert!(!writer.is_waiting());
+                        prop_assert_eq!(front.accepted.last(), sent.last());
+                    }
+                    Step::Restart => {
+                        let Some(pages) = restarted.next() else { continue };
+                        writer = EventWriter::new(EventPage::attach(pages).unwrap());
+                        if let Some(opened_at) = opened_at {
+                            writer.take_over(opened_at);
+                        }
+                        // What waited for room is forgotten: the new bridge soon has a newer position.
+                        front.interrupt();
+                        sent.truncate(front.accepted.last().map_or(0, |last| *last as usize));
+                    }
+                }
+                let accepted = without_repeats(&front.accepted);
+                prop_assert!(accepted.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", accepted);
+            }
+        }
     }
 }

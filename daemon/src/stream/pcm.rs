@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use vsnd_pw_module::{
     Access, Direction, Frames, Nanos, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
     monotonic_now,
@@ -11,6 +11,7 @@ use vsnd_pw_module::{
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
+use super::record::{Disbelief, Left, Record};
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::{Capture, DomainPolicy};
 use crate::guest::DeviceContext;
@@ -55,6 +56,7 @@ pub struct PcmStream {
     server: Arc<dyn SoundServer>,
     pacer: Pacer,
     voice: SharedVoice,
+    record: Record,
     open: Option<OpenStream>,
     complaints: (Nanos, u32),
 }
@@ -64,6 +66,13 @@ struct OpenStream {
     format: StreamFormat,
     buffer: Octets,
     /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
+    node: Option<Box<dyn Node>>,
+}
+
+/// What an OPEN comes to.
+struct Mapped {
+    ring: Arc<PcmRing>,
+    period: Frames,
     node: Option<Box<dyn Node>>,
 }
 
@@ -107,12 +116,13 @@ impl Refusal {
 }
 
 impl PcmStream {
-    /// A closed stream that tells the guest its position by `events` and `signals`.
+    /// A closed stream that tells the guest its position by `events` and `signals`, and the next process by `record`.
     pub fn new(
         context: &DeviceContext,
         mut setup: StreamSetup,
         events: EventWriter,
         signals: Signals,
+        record: Record,
     ) -> Self {
         let server = Arc::clone(&context.server);
         let carried =
@@ -125,6 +135,7 @@ impl PcmStream {
             server,
             pacer: context.pacer.clone(),
             voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
+            record,
             open: None,
             complaints: (Nanos(i64::MIN), 0),
         }
@@ -195,8 +206,13 @@ impl PcmStream {
         lock(&self.voice).flush();
     }
 
+    /// What the configuration allows, as far as the sound server carries it now.
+    fn limits(&self) -> Limits {
+        self.setup.limits.within(self.server.bounds())
+    }
+
     fn query(&mut self, request: &Request, asked: &HwParams) -> Response {
-        match self.setup.limits.narrow(asked) {
+        match self.limits().narrow(asked) {
             Some(params) => Response { hw_params: Some(params), ..request.response(Ok(())) },
             None => request.response(Err(Errno::Invalid)),
         }
@@ -205,17 +221,62 @@ impl PcmStream {
     fn open(&mut self, asked: &Open) -> Result<(), OpenError> {
         // ALSA's hw_params of an open stream frees the old buffer without a CLOSE.
         self.close();
-        let format = self.setup.limits.admit(asked)?;
+        self.record.marks().reset();
+        let Mapped { ring, period, node } = self.map(asked)?;
+        let format = ring.format();
+        let opened_at = lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
+        self.open = Some(OpenStream { format, buffer: asked.buffer, node });
+        self.record.opened(asked, opened_at);
+        Ok(())
+    }
+
+    /// Goes on with what a bridge before left open, if it did and that can be believed. It stands still until
+    /// [`run_on`](Self::run_on).
+    pub fn take_over(&mut self, left: Result<Option<Left>, Disbelief>) {
+        let domain = self.setup.domain.shown();
+        let Place { card, pcm, stream } = self.setup.place;
+        match left {
+            Ok(None) => (),
+            Ok(Some(left)) => match self.reopen(&left) {
+                Ok(()) => info!(%domain, card, pcm, stream, "an open stream is taken over"),
+                Err(error) => {
+                    warn!(%domain, card, pcm, stream, "the stream can't be taken over, its application has to open it again: {error}");
+                }
+            },
+            Err(why) => info!(%domain, card, pcm, stream, "nothing is taken over: {why}"),
+        }
+    }
+
+    /// As an OPEN, and checked as such; the stream is closed if it fails.
+    fn reopen(&mut self, left: &Left) -> Result<(), OpenError> {
+        let mapped = self.map(&left.open);
+        let Mapped { ring, period, node } = mapped.inspect_err(|_| self.record.closed())?;
+        let format = ring.format();
+        lock(&self.voice).take_over(ring, period, node.is_some(), left.opened_at, monotonic_now());
+        self.open = Some(OpenStream { format, buffer: left.open.buffer, node });
+        Ok(())
+    }
+
+    /// Starts what was taken over, if the guest has not stopped it: after all requests that waited for an answer, because a
+    /// position must not be told to a guest that has closed the stream.
+    pub fn run_on(&self) {
+        if lock(&self.voice).is_running() {
+            self.run();
+        }
+    }
+
+    /// Maps the guest's buffer and shows it on the desktop.
+    fn map(&self, asked: &Open) -> Result<Mapped, OpenError> {
+        let format = self.limits().admit(asked)?;
         // Whole frames, or they would not have been admitted.
         let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
         let (buffer, period) = (frames(asked.buffer), frames(asked.period));
         let references = self.references(asked)?;
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
-        let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
+        let (direction, marks) = (self.setup.direction, self.record.marks());
+        let ring = Arc::new(PcmRing::with_marks(direction, format, buffer, pages, marks));
         let node = self.show(format, period, &ring);
-        lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
-        self.open = Some(OpenStream { format, buffer: asked.buffer, node });
-        Ok(())
+        Ok(Mapped { ring, period, node })
     }
 
     /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
@@ -251,11 +312,22 @@ impl PcmStream {
         self.server.open(spec, Arc::clone(ring))
     }
 
-    /// CLOSE, or the end of the card: the guest's memory is unmapped when this returns, and the node goes once its tail
-    /// is heard.
+    /// CLOSE: the guest's memory is unmapped when this returns, and the node goes once its tail is heard.
     pub fn close(&mut self) {
+        self.record.closed();
+        self.leave();
+    }
+
+    /// The end of the bridge: as [`close`](Self::close), but what was open stays so for the next one.
+    pub fn leave(&mut self) {
         lock(&self.voice).close();
         self.open = None;
+    }
+
+    /// The end of the card: there is nothing to take over any more.
+    pub fn release(&mut self) {
+        self.close();
+        self.record.forget();
     }
 
     fn span(&self, name: &'static str, span: Span) -> Result<(Frames, Frames), Refusal> {
@@ -297,6 +369,12 @@ impl PcmStream {
         }
     }
 
+    /// The stream has begun to run.
+    fn run(&self) {
+        self.pacer.add(&self.voice);
+        self.open.iter().filter_map(|open| open.node.as_ref()).for_each(|node| node.start());
+    }
+
     fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {
         let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
         let mut voice = lock(&self.voice);
@@ -309,13 +387,17 @@ impl PcmStream {
         }
         drop(voice);
         match trigger {
-            Trigger::Start | Trigger::Resume => {
-                self.pacer.add(&self.voice);
-                open.node.iter().for_each(|node| node.start());
-            }
+            Trigger::Start | Trigger::Resume => self.run(),
             Trigger::Stop | Trigger::Pause => open.node.iter().for_each(|node| node.stop()),
         }
         Ok(())
+    }
+}
+
+impl Drop for PcmStream {
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

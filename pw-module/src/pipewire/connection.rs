@@ -10,10 +10,11 @@ use pw::properties::{PropertiesBox, properties};
 
 use super::remote::{ConnectError, Remote};
 use super::thread::Happening;
+use crate::units::{Frames, Nanos};
 
 /// The number of a connection; what an earlier one still says isn't about a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ConnectionKey(pub(super) u64);
+pub(super) struct ConnectionKey(u64);
 
 /// A connection. The fields drop in this order: the listener before the core it listens to, the context last.
 pub(super) struct Connection {
@@ -22,9 +23,34 @@ pub(super) struct Connection {
     core: CoreRc,
 }
 
+/// Makes connections to one server.
+pub(super) struct Connector {
+    main_loop: MainLoopRc,
+    remote: Remote,
+    queue: Sender<Happening>,
+    made: u64,
+}
+
+impl Connector {
+    /// Connections of `main_loop` to `remote`, of which `queue` is told.
+    pub(super) fn new(main_loop: MainLoopRc, remote: Remote, queue: Sender<Happening>) -> Self {
+        Self { main_loop, remote, queue, made: 0 }
+    }
+
+    /// Whether somebody listens there.
+    pub(super) fn listens(&self) -> bool {
+        self.remote.listens()
+    }
+
+    /// Connects with the client properties `properties`. Whether the server answers is told to the queue.
+    pub(super) fn connect(&mut self, properties: PropertiesBox) -> Result<Connection, ConnectError> {
+        self.made += 1;
+        Connection::new(&self.main_loop, ConnectionKey(self.made), properties, &self.remote, &self.queue)
+    }
+}
+
 impl Connection {
-    /// Connects with the client properties `properties`. Whether the server answers is told to `queue`.
-    pub(super) fn new(
+    fn new(
         main_loop: &MainLoopRc,
         key: ConnectionKey,
         properties: PropertiesBox,
@@ -40,7 +66,9 @@ impl Connection {
         let listener = core
             .add_listener_local()
             .info(move |info| {
-                let _ = informed.send(Happening::Server(key, info.version().to_owned()));
+                let cycle = info.props().and_then(|properties| shortest_cycle(|key| properties.get(key)));
+                let cycle = cycle.unwrap_or_default();
+                let _ = informed.send(Happening::Server(key, info.version().to_owned(), cycle));
             })
             .error(move |id, _, result, message| {
                 if id == PW_ID_CORE {
@@ -53,5 +81,28 @@ impl Connection {
 
     pub(super) fn core(&self) -> &CoreRc {
         &self.core
+    }
+}
+
+/// The shortest cycle that the server's graph may have, by the server's properties.
+fn shortest_cycle<'a>(property: impl Fn(&str) -> Option<&'a str>) -> Option<Nanos> {
+    let number = |key| property(key)?.parse::<u32>().ok();
+    let (frames, rate) = (number("default.clock.min-quantum")?, number("default.clock.rate")?);
+    (rate > 0).then(|| Frames(frames.into()).duration(rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_cycle_is_what_the_server_says() {
+        let of =
+            |quantum, rate| shortest_cycle(|key| if key == "default.clock.rate" { rate } else { quantum });
+        assert_eq!(of(Some("480"), Some("48000")), Some(Nanos::from_millis(10)));
+        assert_eq!(
+            (of(Some("480"), Some("0")), of(Some("-1"), Some("1")), of(None, Some("1"))),
+            (None, None, None)
+        );
     }
 }

@@ -16,19 +16,19 @@ mod survey;
 mod thread;
 mod version;
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use pipewire as pw;
 
-use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
-use node::NodeKey;
-use process::Shared;
+use crate::handle::Handles;
+use crate::units::Nanos;
+use crate::{Bounds, Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer, StreamFormat};
 pub use remote::ConnectError;
 pub use survey::{Object, SurveyError, survey};
-use thread::Command;
 
 /// Why the thread for PipeWire can't start.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,9 @@ pub enum StartError {
 ///
 /// Dropping it plays the tails of its nodes and takes them away.
 pub struct PipeWireServer {
-    commands: pw::channel::Sender<Command>,
-    next_node: AtomicU64,
+    handles: Handles,
+    /// The shortest cycle that the graph may have, in nanoseconds; 0 before the server has told.
+    shortest_cycle: Arc<AtomicI64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -66,12 +67,14 @@ impl PipeWireServer {
     ) -> Result<Self, StartError> {
         let (commands, receiver) = pw::channel::channel();
         let (started, result) = mpsc::sync_channel(1);
+        let shortest_cycle = Arc::<AtomicI64>::default();
+        let told = Arc::clone(&shortest_cycle);
         let thread = std::thread::Builder::new()
             .name("pipewire".to_owned())
             .spawn(move || match pw::main_loop::MainLoopRc::new(None) {
                 Ok(main_loop) => {
                     let _ = started.send(Ok(()));
-                    thread::run(main_loop, receiver, Box::new(events), remote.into());
+                    thread::run(main_loop, receiver, Rc::new(events), remote.into(), told);
                 }
                 Err(error) => {
                     let _ = started.send(Err(StartError::Loop(error)));
@@ -79,65 +82,39 @@ impl PipeWireServer {
             })
             .map_err(StartError::Thread)?;
         result.recv().map_err(|_| StartError::Ended)??;
-        Ok(Self { commands, next_node: AtomicU64::new(1), thread: Some(thread) })
+        let handles = Handles::new(move |command| {
+            // The sender's lock is only ever held while a command is moved, so this doesn't wait.
+            if commands.send(command).is_err() {
+                tracing::debug!("the thread for PipeWire has ended");
+            }
+        });
+        Ok(Self { handles, shortest_cycle, thread: Some(thread) })
     }
 }
 
 impl SoundServer for PipeWireServer {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
-        let key = NodeKey(self.next_node.fetch_add(1, Ordering::Relaxed));
-        let shared = Arc::new(Shared::default());
-        let handle = Handle { key, shared: Arc::clone(&shared), commands: self.commands.clone() };
-        handle.post(Command::Open(key, Box::new(spec), ring, shared));
-        Some(Box::new(handle))
+        Some(self.handles.open(spec, ring))
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::carries(format)
+        StreamFormat::new(format, 1, 48_000).and_then(format::carrier).is_some()
+    }
+
+    fn bounds(&self) -> Bounds {
+        // One cycle in the graph, and one in which the guest is woken and writes.
+        let buffer = Nanos(2 * self.shortest_cycle.load(Ordering::Relaxed));
+        Bounds { channels: format::CHANNELS, buffer, ..Bounds::NONE }
     }
 }
 
 impl Drop for PipeWireServer {
     fn drop(&mut self) {
-        let _ = self.commands.send(Command::Quit);
+        self.handles.quit();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the thread for PipeWire panicked");
         }
-    }
-}
-
-/// The handle of one node.
-struct Handle {
-    key: NodeKey,
-    shared: Arc<Shared>,
-    commands: pw::channel::Sender<Command>,
-}
-
-impl Handle {
-    /// The sender's lock is only ever held while a command is moved, so this doesn't wait.
-    fn post(&self, command: Command) {
-        if self.commands.send(command).is_err() {
-            tracing::debug!("the thread for PipeWire has ended");
-        }
-    }
-}
-
-impl Node for Handle {
-    fn start(&self) {
-        self.post(Command::Start(self.key));
-    }
-
-    fn stop(&self) {
-        self.post(Command::Stop(self.key));
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // At once: from now on the ring may have another reader.
-        self.shared.release();
-        self.post(Command::Release(self.key));
     }
 }

@@ -14,13 +14,11 @@ use super::thread::Happening;
 use super::{format, properties};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
+use crate::handle::{Lease, NodeKey, Order};
 use crate::server::clean;
+use crate::told::{Events, Told};
 use crate::units::{Nanos, monotonic_now};
 use crate::{Direction, NodeSpec, NodeState, PcmRing, Role};
-
-/// The number by which handles, commands and happenings name a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NodeKey(pub(super) u64);
 
 /// Why a node can't be in the graph.
 #[derive(Debug, thiserror::Error)]
@@ -40,34 +38,34 @@ const RETRY: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_milli
 pub(super) struct Node {
     pub(super) spec: NodeSpec,
     ring: Arc<PcmRing>,
+    lease: Arc<Lease>,
     shared: Arc<Shared>,
     activity: Activity,
     live: Option<Live>,
     /// How many streams this node has had: what an earlier one still says isn't about the present one.
     life: u64,
-    told: Option<NodeState>,
+    told: Told,
     backoff: Backoff,
-    retry_at: Option<Nanos>,
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, lease: Arc<Lease>, events: &Events) -> Self {
         Self {
             spec,
             ring,
-            shared,
+            lease,
+            shared: Arc::default(),
             activity: Activity::opened(monotonic_now()),
             live: None,
             life: 0,
-            told: None,
+            told: Told::new(events),
             backoff: RETRY,
-            retry_at: None,
         }
     }
 
     /// Whether the node wants a stream and has none at `now`.
     pub(super) fn wants_stream(&self, now: Nanos) -> bool {
-        self.live.is_none() && !self.activity.released() && self.retry_at.is_none_or(|at| at <= now)
+        self.live.is_none() && !self.activity.released() && self.backoff.is_over(now)
     }
 
     /// Gives the node a stream on `core`.
@@ -83,36 +81,45 @@ impl Node {
         Ok(())
     }
 
-    /// The stream is no more, and for how long not to try again.
-    pub(super) fn refused(&mut self, now: Nanos) {
-        self.disconnect();
-        self.retry_at = Some(self.backoff.failed(now));
+    /// There is no stream, and for a while no other is tried.
+    pub(super) fn refused(&mut self, now: Nanos, why: String) {
+        self.drop_stream();
+        self.backoff.failed(now);
+        self.tell(NodeState::Failed(why));
     }
 
-    /// Drops the stream: the server is gone, or the node.
+    /// The server is gone, and with it the stream.
     pub(super) fn disconnect(&mut self) {
+        self.drop_stream();
+        self.backoff.reset();
+    }
+
+    fn drop_stream(&mut self) {
         self.shared.interrupt();
         self.live = None;
-        self.retry_at = None;
     }
 
-    pub(super) fn start(&mut self) {
-        self.activity.start();
-        self.apply_activity();
+    /// Carries out what the handle asks for.
+    pub(super) fn obey(&mut self, order: Order, now: Nanos) {
+        match order {
+            Order::Start => {
+                self.activity.start();
+                self.apply_activity();
+            }
+            Order::Stop => self.activity.stop(now, self.shared.tail()),
+            Order::Release => self.release(now),
+        }
     }
 
-    pub(super) fn stop(&mut self, now: Nanos) {
-        self.activity.stop(now, self.shared.tail());
-    }
-
+    /// The node goes once its tail is heard.
     pub(super) fn release(&mut self, now: Nanos) {
-        self.shared.release();
+        self.lease.end();
         self.activity.release(now, self.shared.tail());
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        let retry = self.retry_at.filter(|_| !self.activity.released());
+        let retry = self.backoff.at().filter(|_| !self.activity.released());
         [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
@@ -136,41 +143,28 @@ impl Node {
         }
     }
 
-    /// Takes in a change of the stream of life `life`; what to tell of it.
-    pub(super) fn stream_changed(&mut self, life: u64, state: StreamState, now: Nanos) -> Option<NodeState> {
-        if life != self.life {
-            return None;
-        }
-        let id = self.live.as_ref()?.stream.node_id();
-        let state = match state {
-            StreamState::Connecting => NodeState::Connecting,
+    /// Takes in a change of the stream of life `life`.
+    pub(super) fn stream_changed(&mut self, life: u64, state: StreamState, now: Nanos) {
+        let Some(live) = self.live.as_ref().filter(|_| life == self.life) else { return };
+        let id = live.stream.node_id();
+        match state {
+            StreamState::Connecting => self.tell(NodeState::Connecting),
             StreamState::Paused => {
                 self.shared.interrupt();
-                NodeState::Idle { id }
+                self.tell(NodeState::Idle { id });
             }
             StreamState::Streaming => {
-                self.backoff.succeeded();
-                NodeState::Running { id }
+                self.backoff.reset();
+                self.tell(NodeState::Running { id });
             }
-            StreamState::Unconnected => {
-                self.refused(now);
-                NodeState::Failed("the server removed the node".to_owned())
-            }
-            StreamState::Error(text) => {
-                self.refused(now);
-                NodeState::Failed(text)
-            }
-        };
-        self.tell(state)
+            StreamState::Unconnected => self.refused(now, "the server removed the node".to_owned()),
+            StreamState::Error(text) => self.refused(now, text),
+        }
     }
 
-    /// The state, unless it was told already.
-    pub(super) fn tell(&mut self, state: NodeState) -> Option<NodeState> {
-        if self.told.as_ref() == Some(&state) {
-            return None;
-        }
-        self.told = Some(state.clone());
-        Some(state)
+    /// Tells the state, unless it was told already.
+    pub(super) fn tell(&mut self, state: NodeState) {
+        self.told.tell(&self.spec, state);
     }
 }
 
@@ -192,13 +186,15 @@ struct Live {
 
 impl Live {
     fn new(node: &Node, name: NodeName, core: &CoreRc, queue: &Sender<Happening>) -> Result<Self, NodeError> {
-        let format = format::enum_format(node.spec.format).ok_or(NodeError::Format)?;
+        let carrier = format::carrier(node.spec.format).ok_or(NodeError::Format)?;
+        let format = format::enum_format(carrier.format()).ok_or(NodeError::Format)?;
         let mut params = [Pod::from_bytes(&format).ok_or(NodeError::Format)?];
         let properties = properties::node(&node.spec);
         let media_name = clean(&node.spec.media_name);
         let stream = StreamRc::new(core.clone(), &media_name, properties).map_err(NodeError::Create)?;
         // The first listener that has `process` is the one that PipeWire calls on its data thread.
-        let process = Process::new(Arc::clone(&node.ring), Arc::clone(&node.shared));
+        let process =
+            Process::new(Arc::clone(&node.ring), Arc::clone(&node.lease), Arc::clone(&node.shared), carrier);
         let process = stream
             .add_local_listener_with_user_data(process)
             .process(|stream, process| process.run(stream))

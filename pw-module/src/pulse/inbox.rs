@@ -10,7 +10,7 @@ use libpulse_binding::mainloop::standard::{Mainloop, MainloopInternal};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::StartError;
-use super::thread::Command;
+use crate::handle::Command;
 
 /// The handles' end.
 #[derive(Clone)]

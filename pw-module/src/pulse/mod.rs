@@ -15,20 +15,18 @@ mod survey;
 mod thread;
 mod timing;
 
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use libpulse_binding::mainloop::standard::Mainloop;
 
-use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
+use crate::handle::Handles;
+use crate::{Bounds, Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer, StreamFormat};
 pub use connection::ConnectError;
-use inbox::{Inbox, Sender};
-use node::NodeKey;
-use process::Shared;
+use inbox::Inbox;
 pub use survey::{Survey, SurveyError, survey};
-use thread::Command;
 
 /// Why the thread for PulseAudio can't start.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +49,7 @@ pub enum StartError {
 ///
 /// Dropping it plays the tails of its nodes and takes them away.
 pub struct PulseServer {
-    commands: Sender,
-    next_node: AtomicU64,
+    handles: Handles,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -78,63 +75,39 @@ impl PulseServer {
                 });
                 let _ = started.send(parts.is_some());
                 if let Some((mainloop, inbox)) = parts {
-                    thread::run(mainloop, inbox, Box::new(events), server);
+                    thread::run(mainloop, inbox, Rc::new(events), server);
                 }
             })
             .map_err(StartError::Thread)?;
         if !result.recv().map_err(|_| StartError::Ended)? {
             return Err(StartError::Loop);
         }
-        Ok(Self { commands, next_node: AtomicU64::new(1), thread: Some(thread) })
+        let handles = Handles::new(move |command| commands.send(command));
+        Ok(Self { handles, thread: Some(thread) })
     }
 }
 
 impl SoundServer for PulseServer {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
-        let key = NodeKey(self.next_node.fetch_add(1, Ordering::Relaxed));
-        let shared = Arc::new(Shared::default());
-        let handle = Handle { key, shared: Arc::clone(&shared), commands: self.commands.clone() };
-        self.commands.send(Command::Open(key, Box::new(spec), ring, shared));
-        Some(Box::new(handle))
+        Some(self.handles.open(spec, ring))
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::sample_format(format).is_some()
+        StreamFormat::new(format, 1, 48_000).and_then(format::carrier).is_some()
+    }
+
+    fn bounds(&self) -> Bounds {
+        format::BOUNDS
     }
 }
 
 impl Drop for PulseServer {
     fn drop(&mut self) {
-        self.commands.send(Command::Quit);
+        self.handles.quit();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the thread for PulseAudio panicked");
         }
-    }
-}
-
-/// The handle of one node.
-struct Handle {
-    key: NodeKey,
-    shared: Arc<Shared>,
-    commands: Sender,
-}
-
-impl Node for Handle {
-    fn start(&self) {
-        self.commands.send(Command::Start(self.key));
-    }
-
-    fn stop(&self) {
-        self.commands.send(Command::Stop(self.key));
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        // At once: from now on the ring may have another reader.
-        self.shared.release();
-        self.commands.send(Command::Release(self.key));
     }
 }

@@ -4,16 +4,13 @@ use std::sync::Arc;
 
 use libpulse_binding::context::Context;
 
-use super::process::Shared;
-use super::stream::{Progress, Stream, StreamError};
+use super::stream::{Progress, Stream};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
+use crate::handle::{Lease, Order};
+use crate::told::{Events, Told, describe};
 use crate::units::{Nanos, monotonic_now};
 use crate::{NodeSpec, NodeState, PcmRing};
-
-/// The number by which handles and commands name a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct NodeKey(pub(super) u64);
 
 /// How often a stream that the server refuses is offered again; it refuses them while it has no sink.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(500), Nanos::from_millis(5_000));
@@ -22,27 +19,25 @@ const RETRY: Backoff = Backoff::new(Nanos::from_millis(500), Nanos::from_millis(
 pub(super) struct Node {
     pub(super) spec: NodeSpec,
     ring: Arc<PcmRing>,
-    shared: Arc<Shared>,
+    lease: Arc<Lease>,
     activity: Activity,
     stream: Option<Stream>,
-    told: Option<NodeState>,
+    told: Told,
     backoff: Backoff,
-    retry_at: Option<Nanos>,
     /// The server will never take it.
     refused_for_good: bool,
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, lease: Arc<Lease>, events: &Events) -> Self {
         Self {
             spec,
             ring,
-            shared,
+            lease,
             activity: Activity::opened(monotonic_now()),
             stream: None,
-            told: None,
+            told: Told::new(events),
             backoff: RETRY,
-            retry_at: None,
             refused_for_good: false,
         }
     }
@@ -50,55 +45,66 @@ impl Node {
     /// Whether the node wants a stream and has none at `now`.
     pub(super) fn wants_stream(&self, now: Nanos) -> bool {
         let allowed = !self.refused_for_good && !self.activity.released();
-        allowed && self.stream.is_none() && self.retry_at.is_none_or(|at| at <= now)
+        allowed && self.stream.is_none() && self.backoff.is_over(now)
     }
 
-    /// Gives the node a stream on `context`, which has to be ready. What to tell of it.
-    pub(super) fn connect(&mut self, context: &mut Context, now: Nanos) -> Option<NodeState> {
-        match Stream::new(context, &self.spec, &self.ring, &self.shared, self.activity.active()) {
+    /// Gives the node a stream on `context`, which has to be ready.
+    pub(super) fn connect(&mut self, context: &mut Context, now: Nanos) {
+        match Stream::new(context, &self.spec, &self.ring, &self.lease, self.activity.active()) {
             Ok(stream) => {
                 self.stream = Some(stream);
-                self.tell(NodeState::Connecting)
+                self.tell(NodeState::Connecting);
             }
             Err(error) => {
                 self.refused_for_good = error.is_final();
-                self.refused(now, describe(&error))
+                self.refused(now, describe(&error));
             }
         }
     }
 
     /// There is no stream, and for a while no other is tried.
-    fn refused(&mut self, now: Nanos, why: String) -> Option<NodeState> {
-        self.disconnect();
-        self.retry_at = Some(self.backoff.failed(now));
-        self.tell(NodeState::Failed(why))
+    fn refused(&mut self, now: Nanos, why: String) {
+        self.postpone(now);
+        self.tell(NodeState::Failed(why));
     }
 
-    /// Drops the stream: the server is gone, or the connection.
+    /// The stream is gone with its connection, and for a while no other is tried.
+    pub(super) fn postpone(&mut self, now: Nanos) {
+        self.stream = None;
+        self.backoff.failed(now);
+    }
+
+    /// The server is gone, and with it the stream.
     pub(super) fn disconnect(&mut self) {
         self.stream = None;
-        self.retry_at = None;
+        self.backoff.reset();
     }
 
-    pub(super) fn start(&mut self) {
-        self.activity.start();
-        self.apply_activity();
+    /// Carries out what the handle asks for.
+    pub(super) fn obey(&mut self, order: Order, now: Nanos) {
+        match order {
+            Order::Start => {
+                self.activity.start();
+                self.apply_activity();
+            }
+            Order::Stop => {
+                let tail = self.stream.as_ref().map_or(Nanos(0), |stream| stream.tail(now));
+                self.activity.stop(now, tail);
+            }
+            Order::Release => self.release(now),
+        }
     }
 
-    pub(super) fn stop(&mut self, now: Nanos) {
-        let tail = self.stream.as_ref().map_or(Nanos(0), |stream| stream.tail(now));
-        self.activity.stop(now, tail);
-    }
-
+    /// The node goes once its tail is heard.
     pub(super) fn release(&mut self, now: Nanos) {
-        self.shared.release();
+        self.lease.end();
         // Bounded there; `tick` ends it as soon as the server has told that the last frame was heard.
         self.activity.release(now, Nanos(i64::MAX));
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        let retry = self.retry_at.filter(|_| !self.activity.released() && !self.refused_for_good);
+        let retry = self.backoff.at().filter(|_| !self.activity.released() && !self.refused_for_good);
         [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
@@ -125,39 +131,33 @@ impl Node {
         }
     }
 
-    /// Sees what became of the stream and moves its frames: what to tell, and whether there are more frames to move.
-    /// `why` is what the server said last on this connection.
-    pub(super) fn turn(&mut self, now: Nanos, why: &dyn Fn() -> String) -> (Option<NodeState>, bool) {
-        let Some(stream) = &mut self.stream else { return (None, false) };
+    /// Sees what became of the stream and moves its frames: whether there are more frames to move. `why` is what the server
+    /// said last on this connection.
+    pub(super) fn turn(&mut self, now: Nanos, why: &dyn Fn() -> String) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
         match stream.progress() {
-            Progress::Waiting => (self.tell(NodeState::Connecting), false),
-            Progress::Failed => (self.refused(now, why()), false),
+            Progress::Waiting => {
+                self.tell(NodeState::Connecting);
+                false
+            }
+            Progress::Failed => {
+                self.refused(now, why());
+                false
+            }
             Progress::Ready(id) => {
                 let more = stream.turn();
                 // A start that came before the stream was ready.
                 stream.set_active(self.activity.active());
                 let resting = stream.is_corked();
-                self.backoff.succeeded();
-                let state = if resting { NodeState::Idle { id } } else { NodeState::Running { id } };
-                (self.tell(state), more)
+                self.backoff.reset();
+                self.tell(if resting { NodeState::Idle { id } } else { NodeState::Running { id } });
+                more
             }
         }
     }
 
-    /// The state, unless it was told already.
-    pub(super) fn tell(&mut self, state: NodeState) -> Option<NodeState> {
-        if self.told.as_ref() == Some(&state) {
-            return None;
-        }
-        self.told = Some(state.clone());
-        Some(state)
-    }
-}
-
-/// An error with its cause.
-fn describe(error: &StreamError) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
+    /// Tells the state, unless it was told already.
+    pub(super) fn tell(&mut self, state: NodeState) {
+        self.told.tell(&self.spec, state);
     }
 }

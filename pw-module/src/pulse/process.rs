@@ -3,32 +3,18 @@
 //! Nothing here allocates, locks, logs, calls the system, loops without bound or panics.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::timing::Line;
+use crate::convert::{Carrier, Converter};
+use crate::handle::Lease;
 use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, Timing};
 
 /// Blocks of silence after which a server that still doesn't tell that it plays gets the ring's frames all the same.
 const LONGEST_DRY: u32 = 16;
 
-/// What the handle and the thread that owns the stream share.
-#[derive(Default)]
-pub(super) struct Shared {
-    /// The handle is gone: the ring is no longer this node's to read.
-    released: AtomicBool,
-}
-
-impl Shared {
-    /// From now on the stream plays silence and leaves the ring alone.
-    pub(super) fn release(&self) {
-        self.released.store(true, Ordering::Release);
-    }
-
-    fn released(&self) -> bool {
-        self.released.load(Ordering::Acquire)
-    }
-}
+/// The frames that are moved at a time at most; formats are converted in memory for as many.
+const LONGEST: Frames = Frames(8192);
 
 /// What the server told of a playback or capture stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +36,8 @@ pub(super) struct Report {
 /// them by what the ring did before and between.
 pub(super) struct Process {
     ring: Arc<PcmRing>,
-    shared: Arc<Shared>,
+    /// Once it has ended the stream plays silence.
+    lease: Arc<Lease>,
     /// Frames that were moved, silence included.
     moved: i64,
     /// The ring's position less the stream's, while the ring takes part.
@@ -65,16 +52,21 @@ pub(super) struct Process {
     /// yet that it plays again: what it is given meanwhile may be too late to be heard. `None` while it plays.
     dry: Option<u32>,
     line: Line,
+    /// When frames that the server had at once came here, of recorded ones: the line through the blocks that came soonest.
+    arrivals: Line,
     /// The stream position of the newest report, just as it was told.
     told: Option<i64>,
+    converter: Converter,
 }
 
 impl Process {
-    pub(super) fn new(ring: Arc<PcmRing>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, carrier: Carrier) -> Self {
         let line = Line::new(ring.format().rate());
+        let arrivals = line.clone();
+        let converter = Converter::new(ring.format(), carrier, LONGEST);
         Self {
             ring,
-            shared,
+            lease,
             moved: 0,
             offset: None,
             given: Frames(0),
@@ -82,7 +74,9 @@ impl Process {
             sounded: 0,
             dry: Some(0),
             line,
+            arrivals,
             told: None,
+            converter,
         }
     }
 
@@ -90,19 +84,24 @@ impl Process {
         self.ring.direction()
     }
 
-    /// Octets of a frame.
+    /// Octets of a frame as the server has it.
     pub(super) fn frame(&self) -> usize {
-        self.ring.format().frame_octets() as usize
+        self.converter.format().frame_octets() as usize
+    }
+
+    /// Octets, whole frames of the server's, that may be moved at a time.
+    pub(super) fn longest(&self) -> usize {
+        LONGEST.0 as usize * self.frame()
     }
 
     /// Fills `out`, whole frames, with what is played next.
     pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
         self.dry = self.dry.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_DRY);
-        let first = if self.dry.is_some() || self.shared.released() {
-            self.ring.format().fill_silence(out);
+        let first = if self.dry.is_some() || self.lease.has_ended() {
+            self.converter.format().fill_silence(out);
             None
         } else {
-            self.ring.play(now, out)
+            self.converter.play(out, |out| self.ring.play(now, out))
         };
         self.account(first, out.len());
     }
@@ -110,14 +109,24 @@ impl Process {
     /// Fills `out`, whole frames, with silence for a time that the server has already played: the frames of the ring
     /// come after it, whole and with the same latency.
     pub(super) fn play_late(&mut self, out: &mut [u8]) {
-        self.ring.format().fill_silence(out);
+        self.converter.format().fill_silence(out);
         self.moved = self.moved.saturating_add(self.frames(out.len()));
     }
 
     /// Puts `input`, whole frames, into the ring.
     pub(super) fn capture(&mut self, now: Nanos, input: &[u8]) {
-        let first = if self.shared.released() { None } else { self.ring.capture(now, input) };
+        let first = match self.lease.has_ended() {
+            true => None,
+            false => self.ring.capture(now, self.converter.captured(input)),
+        };
+        self.arrivals.report(now, self.moved.saturating_add(self.frames(input.len())));
         self.account(first, input.len());
+    }
+
+    /// Puts as many frames of silence into the ring as `room`, whole frames, has room for.
+    pub(super) fn capture_silence(&mut self, now: Nanos, room: &mut [u8]) {
+        self.converter.format().fill_silence(room);
+        self.capture(now, room);
     }
 
     /// `octets` were recorded too long ago to be put into the ring.
@@ -134,7 +143,7 @@ impl Process {
 
     /// The server ran out of frames when it had read `octets` of them.
     pub(super) fn ran_dry(&mut self, octets: u64) {
-        let at = i64::try_from(octets).unwrap_or(0) / i64::from(self.ring.format().frame_octets());
+        let at = i64::try_from(octets).unwrap_or(0) / self.frame() as i64;
         // Behind the last frame so far the silence is only heard if the ring goes on.
         if at < self.sounded || (self.offset.is_some() && self.ring.cursor().running) {
             self.ring.missed_cycle();
@@ -161,7 +170,7 @@ impl Process {
     /// Takes in what the server told, before anything is moved after it.
     pub(super) fn report(&mut self, report: Report) {
         let rate = i64::from(self.ring.format().rate());
-        let size = i64::from(self.ring.format().frame_octets());
+        let size = self.frame() as i64;
         let latency = report.latency.saturating_mul(rate) / 1_000_000;
         let position = match self.direction() {
             Direction::Playback => (report.read_index / size).saturating_sub(latency),
@@ -184,7 +193,13 @@ impl Process {
     }
 
     fn publish(&self) {
-        let (Some(offset), Some(at)) = (self.offset, self.line.newest()) else { return };
+        // Playback: what is heard is known best at the newest report. Capture: a snapshot belongs to the beginning of its
+        // cycle, when the block came, and one that came late tells nothing of the distance to the microphone.
+        let at = match self.direction() {
+            Direction::Playback => self.line.newest(),
+            Direction::Capture => self.arrivals.when(self.moved),
+        };
+        let (Some(offset), Some(at)) = (self.offset, at) else { return };
         let Some(position) = self.line.position(at) else { return };
         let heard = position.saturating_add(offset);
         self.ring.publish(Timing { at, heard, given: self.given, cycle: self.cycle });
@@ -193,6 +208,7 @@ impl Process {
     /// The stream stood still, or is to: earlier reports say nothing of what comes.
     pub(super) fn interrupt(&mut self) {
         self.line.reset();
+        self.arrivals.reset();
         self.told = None;
         self.offset = None;
     }
@@ -221,13 +237,14 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pulse::format::carrier;
     use crate::{Octets, Pages, SampleFormat, StreamFormat};
 
     fn process(direction: Direction) -> (Process, Arc<PcmRing>) {
         let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
         let pages = Pages::anonymous(9600 * 4).unwrap();
         let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
-        let mut process = Process::new(Arc::clone(&ring), Arc::default());
+        let mut process = Process::new(Arc::clone(&ring), Arc::default(), carrier(format).unwrap());
         process.dry = None;
         (process, ring)
     }
@@ -282,11 +299,27 @@ mod tests {
     fn captured_frames_lie_between_the_microphone_and_the_ring() {
         let (mut process, ring) = process(Direction::Capture);
         ring.start();
-        process.capture(Nanos(1), &[0; 4 * 16]);
+        process.capture(Nanos::from_millis(10), &[0; 4 * 16]);
         process.report(report(10, 120, 100, 2_000));
         let timing = ring.timing().unwrap();
         assert_eq!((timing.heard, timing.given), (8 + 20 + 96, Frames(8)));
         assert_eq!(process.tail(Nanos(0)), Nanos(0));
+    }
+
+    #[test]
+    fn a_block_that_comes_late_does_not_change_the_distance_to_the_microphone() {
+        let (mut process, ring) = process(Direction::Capture);
+        ring.start();
+        let mut distance = Vec::new();
+        for (block, late) in (1i64..).zip([1, 0, 2, 30, 0, 9, 0]) {
+            process.capture(Nanos::from_millis(10 * block + late), &[0; 4 * 480]);
+            // Sooner or later after it; what the server says of its microphone is true when it says so.
+            let told = 10 * block + late + block % 3;
+            process.report(report(told, 480 * block + 48 * (late + block % 3), 480 * block, 5_000));
+            let timing = ring.timing().unwrap();
+            distance.push(timing.given.0 as i64 - timing.heard);
+        }
+        assert_eq!(distance[1..], [-240; 6]);
     }
 
     #[test]
@@ -351,7 +384,7 @@ mod tests {
     fn a_released_stream_leaves_the_ring_alone() {
         let (mut process, ring) = process(Direction::Playback);
         ring.start();
-        process.shared.release();
+        process.lease.end();
         let mut out = [1; 64];
         process.play(Nanos(1), &mut out);
         assert_eq!((out, ring.cursor().position), ([0; 64], Frames(0)));

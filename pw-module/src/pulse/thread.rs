@@ -2,27 +2,24 @@
 //!
 //! A turn of the loop reads and sends whatever libpulse has to; everything else is done between two turns.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use libpulse_binding::mainloop::standard::Mainloop;
 use libpulse_binding::time::MicroSeconds;
 
 use super::connection::{Connection, Progress};
 use super::inbox::Inbox;
-use super::node::{Node, NodeKey};
-use super::process::Shared;
+use super::node::Node;
 use super::properties;
 use crate::backoff::Backoff;
+use crate::clients::Clients;
+use crate::handle::{Command, NodeKey};
+use crate::told::Events;
 use crate::units::{Nanos, monotonic_now};
-use crate::{Client, NodeEvent, NodeSpec, NodeState, PcmRing, ServerEvent};
+use crate::{NodeState, ServerEvent};
 
-/// How long a domain's connection stays after its last node: a guest that opens and closes in quick succession keeps it.
-const LINGER: Nanos = Nanos::from_millis(3_000);
 /// How often a server that isn't there is looked for: it is to be found within a second of its return.
 const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(800));
-/// How long after a failure of its own a domain's connection is made anew.
-const CLIENT_RETRY: Nanos = Nanos::from_millis(200);
 /// How long the last tails may take once the server object is dropped.
 const FAREWELL: Nanos = Nanos::from_millis(3_500);
 /// How nice the thread is to others.
@@ -32,32 +29,10 @@ const MOST_TURNS: usize = 64;
 /// How long the loop sleeps at most.
 const LONGEST_SLEEP: Nanos = Nanos::from_millis(60_000);
 
-/// What handles ask of the thread.
-pub(super) enum Command {
-    Open(NodeKey, Box<NodeSpec>, Arc<PcmRing>, Arc<Shared>),
-    Start(NodeKey),
-    Stop(NodeKey),
-    Release(NodeKey),
-    /// Plays the tails, drops everything and ends the thread.
-    Quit,
-}
-
-type Events = Box<dyn Fn(ServerEvent)>;
-
-/// A domain's connection.
-struct ClientConnection {
-    client: Client,
-    /// `None` from a failure to the next try.
-    connection: Option<Connection>,
-    retry_at: Nanos,
-    /// Since when it has had no nodes.
-    idle_since: Option<Nanos>,
-}
-
 /// The fields drop in this order: streams before their connections, connections before the loop.
 struct Thread {
     nodes: BTreeMap<NodeKey, Node>,
-    clients: HashMap<String, ClientConnection>,
+    clients: Clients<Connection>,
     /// The connection that watches the server while no guest plays.
     watch: Option<Connection>,
     inbox: Inbox,
@@ -67,7 +42,6 @@ struct Thread {
     /// Whether the server answered on the watching connection.
     up: bool,
     backoff: Backoff,
-    reconnect_at: Nanos,
     /// Streams have more frames to move at once.
     more: bool,
     quit_at: Option<Nanos>,
@@ -81,7 +55,7 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
     }
     let mut thread = Thread {
         nodes: BTreeMap::new(),
-        clients: HashMap::new(),
+        clients: Clients::default(),
         watch: None,
         inbox,
         mainloop,
@@ -89,7 +63,6 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
         server,
         up: false,
         backoff: RECONNECT,
-        reconnect_at: Nanos::default(),
         more: false,
         quit_at: None,
     };
@@ -131,17 +104,15 @@ impl Thread {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let reconnect = self.watch.is_none().then_some(self.reconnect_at);
-        let idle = self.clients.values().filter_map(|client| Some(client.idle_since? + LINGER));
-        let clients = self.clients.values().filter(|client| client.connection.is_none());
-        let clients = clients.filter(|_| self.up).map(|client| client.retry_at);
+        let reconnect = self.backoff.at().filter(|_| self.watch.is_none() && self.quit_at.is_none());
+        let idle = self.clients.deadline();
         let nodes = self.nodes.values().filter_map(Node::deadline);
-        reconnect.into_iter().chain(self.quit_at).chain(idle).chain(clients).chain(nodes).min()
+        reconnect.into_iter().chain(self.quit_at).chain(idle).chain(nodes).min()
     }
 
     /// Does what is due at `now`.
     fn tick(&mut self, now: Nanos) {
-        if self.watch.is_none() && self.reconnect_at <= now && self.quit_at.is_none() {
+        if self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
             self.connect(now);
         }
         self.look_at_server(now);
@@ -154,51 +125,35 @@ impl Thread {
                 self.connect_node(key, now);
             }
         }
-        self.drop_idle_connections(now);
+        let Self { clients, nodes, .. } = self;
+        clients.drop_idle(now, |id| nodes.values().any(|node| node.spec.client.id == id));
     }
 
     fn turn_nodes(&mut self) {
         let now = monotonic_now();
-        let mut told = Vec::new();
         self.more = false;
         let Self { nodes, clients, .. } = self;
-        for (key, node) in nodes {
-            let client = clients.get(&node.spec.client.id);
-            let why = || match client.and_then(|client| client.connection.as_ref()).map(Connection::progress)
-            {
+        for node in nodes.values_mut() {
+            let connection = clients.iter().find(|(client, _)| client.id == node.spec.client.id);
+            let why = || match connection.map(|(_, connection)| connection.progress()) {
                 Some(Progress::Ready) => {
                     "the server refused or removed the stream; has it a sink and a source?".to_owned()
                 }
                 Some(Progress::Failed(why)) => why,
                 Some(Progress::Waiting) | None => "the connection failed".to_owned(),
             };
-            let (state, more) = node.turn(now, &why);
-            self.more |= more;
-            told.extend(state.map(|state| (*key, state)));
-        }
-        for (key, state) in told {
-            self.tell(key, state);
+            self.more |= node.turn(now, &why);
         }
     }
 
     fn obey(&mut self, command: Command, now: Nanos) {
         match command {
-            Command::Open(key, spec, ring, shared) => {
-                self.nodes.insert(key, Node::new(*spec, ring, shared));
+            Command::Open(key, spec, ring, lease) => {
+                self.nodes.insert(key, Node::new(*spec, ring, lease, &self.events));
             }
-            Command::Start(key) => {
+            Command::Node(key, order) => {
                 if let Some(node) = self.nodes.get_mut(&key) {
-                    node.start();
-                }
-            }
-            Command::Stop(key) => {
-                if let Some(node) = self.nodes.get_mut(&key) {
-                    node.stop(now);
-                }
-            }
-            Command::Release(key) => {
-                if let Some(node) = self.nodes.get_mut(&key) {
-                    node.release(now);
+                    node.obey(order, now);
                 }
             }
             Command::Quit => {
@@ -214,7 +169,7 @@ impl Thread {
     fn connect(&mut self, now: Nanos) {
         match Connection::new(&self.mainloop, properties::watch(), self.server.as_deref()) {
             Ok(watch) => self.watch = Some(watch),
-            Err(_) => self.reconnect_at = self.backoff.failed(now),
+            Err(_) => self.backoff.failed(now),
         }
     }
 
@@ -226,7 +181,7 @@ impl Thread {
             Progress::Ready => {
                 let Some(info) = watch.server_info() else { return };
                 self.up = true;
-                self.backoff.succeeded();
+                self.backoff.reset();
                 tracing::info!(version = info.version, "connected to PulseAudio");
                 (self.events)(ServerEvent::Connected(info));
             }
@@ -240,91 +195,48 @@ impl Thread {
         }
         self.clients.clear();
         self.watch = None;
-        self.reconnect_at = self.backoff.failed(now);
+        self.backoff.failed(now);
         if !std::mem::take(&mut self.up) {
             return;
         }
         tracing::warn!(reason = why, "lost PulseAudio");
         (self.events)(ServerEvent::Lost(why.to_owned()));
-        self.tell_connecting();
+        for node in self.nodes.values_mut() {
+            node.tell(NodeState::Connecting);
+        }
     }
 
     /// A domain's connection may fail alone. Mostly it is the server that went, which the watching connection tells next, so
     /// nothing is told of nodes here: they get a new stream and tell of that.
     fn look_at_clients(&mut self, now: Nanos) {
         let Self { clients, nodes, .. } = self;
-        for (id, client) in clients {
-            let progress = client.connection.as_ref().map(Connection::progress);
-            let Some(Progress::Failed(why)) = progress else { continue };
-            tracing::debug!(client = client.client.name, reason = why, "connection to PulseAudio failed");
-            client.connection = None;
-            client.retry_at = now + CLIENT_RETRY;
-            nodes.values_mut().filter(|node| node.spec.client.id == *id).for_each(Node::disconnect);
-        }
-    }
-
-    fn tell_connecting(&mut self) {
-        let keys: Vec<NodeKey> = self.nodes.keys().copied().collect();
-        for key in keys {
-            if let Some(state) = self.nodes.get_mut(&key).and_then(|node| node.tell(NodeState::Connecting)) {
-                self.tell(key, state);
-            }
-        }
+        clients.retain(|client, connection| {
+            let Progress::Failed(why) = connection.progress() else { return true };
+            tracing::debug!(client = client.name, reason = why, "connection to PulseAudio failed");
+            nodes
+                .values_mut()
+                .filter(|node| node.spec.client.id == client.id)
+                .for_each(|node| node.postpone(now));
+            false
+        });
     }
 
     /// Gives a node a stream, or its domain a connection on which it gets one later.
     fn connect_node(&mut self, key: NodeKey, now: Nanos) {
-        let Some(client) = self.nodes.get(&key).map(|node| node.spec.client.clone()) else { return };
-        self.connect_client(&client, now);
-        let connection = self.clients.get_mut(&client.id).and_then(|client| client.connection.as_mut());
-        let Some(context) = connection.and_then(Connection::ready) else { return };
-        let Some(node) = self.nodes.get_mut(&key) else { return };
-        if let Some(state) = node.connect(context, now) {
-            self.tell(key, state);
-        }
-    }
-
-    /// Makes the domain's connection when there is none.
-    fn connect_client(&mut self, client: &Client, now: Nanos) {
-        if let Some(known) = self.clients.get_mut(&client.id) {
-            // A domain that was restarted meanwhile has a new number, and mixers should show it.
-            if known.client == *client || known.idle_since.is_none() {
-                known.idle_since = None;
-                if known.connection.is_some() || now < known.retry_at {
-                    return;
+        let Self { nodes, clients, mainloop, server, .. } = self;
+        let Some(node) = nodes.get_mut(&key) else { return };
+        let client = &node.spec.client;
+        let connect = || Connection::new(mainloop, properties::client(client), server.as_deref());
+        match clients.connection(client, connect) {
+            Ok(connection) => {
+                if let Some(context) = connection.ready() {
+                    node.connect(context, now);
                 }
             }
-        }
-        let connection = Connection::new(&self.mainloop, properties::client(client), self.server.as_deref());
-        let connection = connection
-            .inspect_err(|error| tracing::debug!(client = client.name, %error, "no connection"))
-            .ok();
-        let client = client.clone();
-        let retry_at = now + CLIENT_RETRY;
-        let id = client.id.clone();
-        self.clients.insert(id, ClientConnection { client, connection, retry_at, idle_since: None });
-    }
-
-    fn drop_idle_connections(&mut self, now: Nanos) {
-        let Self { clients, nodes, .. } = self;
-        clients.retain(|id, client| {
-            if nodes.values().any(|node| node.spec.client.id == *id) {
-                client.idle_since = None;
-                return true;
+            Err(error) => {
+                tracing::debug!(client = client.name, %error, "no connection to PulseAudio");
+                node.postpone(now);
             }
-            now < *client.idle_since.get_or_insert(now) + LINGER
-        });
-    }
-
-    fn tell(&self, key: NodeKey, state: NodeState) {
-        let Some(node) = self.nodes.get(&key) else { return };
-        let (name, client) = (node.spec.name.clone(), node.spec.client.id.clone());
-        match &state {
-            NodeState::Failed(text) => {
-                tracing::warn!(node = name, domain = node.spec.client.name, reason = text, "node failed");
-            }
-            state => tracing::debug!(node = name, ?state, "node changed"),
         }
-        (self.events)(ServerEvent::Node(NodeEvent { node: name, client, state }));
     }
 }

@@ -1,11 +1,27 @@
 //! Where the program pulseaudio is: installed, or unpacked beside what cargo builds.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
+
+use crate::packages;
+
+/// The package and the libraries that only it needs; libpulse comes with libpulse-dev. Unpacked and not installed, as
+/// Debian's pipewire-audio conflicts with it: a test must not take a desktop its sound.
+const PACKAGES: [&str; 9] = [
+    "pulseaudio",
+    "libltdl7",
+    "libnsl2",
+    "liborc-0.4-0",
+    "libsoxr0",
+    "libspeexdsp1",
+    "libtdb1",
+    "libtirpc3",
+    "libwrap0",
+];
 
 /// A pulseaudio that runs where it is.
 #[derive(Debug)]
@@ -20,13 +36,7 @@ impl Program {
         if std::env::split_paths(&path).any(|folder| folder.join("pulseaudio").exists()) {
             return Ok(Self::Installed);
         }
-        let program = std::env::current_exe()?;
-        let target = program.ancestors().nth(3).context("a test outside of cargo's folder")?;
-        let folder = target.join("pulseaudio");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("support/fetch-pulseaudio.sh");
-        let fetched = Command::new(script).arg(&folder).output()?;
-        ensure!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
-        let root = folder.join("root/usr");
+        let root = packages::unpacked("pulseaudio", &PACKAGES)?;
         let modules = std::fs::read_dir(root.join("lib"))?
             .filter_map(|entry| Some(entry.ok()?.path().join("modules")))
             .find(|path| path.join("module-null-sink.so").exists())

@@ -92,16 +92,23 @@ stop_sound() {
 
 # --- the bridge -------------------------------------------------------------------------------------------------------------
 
+# A case may stop it and start it again: it outlives the case, and its number is found in /run/bridge.pid.
 start_bridge() {
     become_user /run/vsnd-bridge run --server "$sound" --capture allow >>"$OUT/bridge.log" 2>&1 &
     bridge=$!
+    disown "$bridge"
+    echo "$bridge" >/run/bridge.pid
     sleep 0.5
     kill -0 "$bridge"
 }
 
 stop_bridge() {
     kill "$bridge" 2>/dev/null
-    wait "$bridge"
+    wait_for 10 bridge_is_gone
+}
+
+bridge_is_gone() {
+    ! kill -0 "$bridge"
 }
 
 # need_sound pipewire|pulseaudio: the desktop has this server. Guests do not outlive the change.
@@ -335,6 +342,7 @@ run_case() {
         . "$LAB/cases/$script.sh"
     )
     status=$?
+    bridge=$(</run/bridge.pid)
     kill -0 "$bridge" 2>/dev/null || { say "the bridge is gone"; status=99; start_bridge; }
     echo "$status" >"$OUT/$case/status"
     say "case $case: $status"

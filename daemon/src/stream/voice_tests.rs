@@ -1,0 +1,253 @@
+//! A voice between a guest's driver and a server's cycles, in virtual time.
+
+use super::*;
+use crate::sndif::testing::shared_pages;
+use crate::sndif::{EventPage, FrontEventPage};
+use vsnd_pw_module::{Direction, Pages, SampleFormat, StreamFormat, Timing};
+
+const RATE: u32 = 48_000;
+
+/// A guest's driver and a sound server whose every cycle is on time, in virtual time.
+struct Bench {
+    voice: Voice,
+    ring: Arc<PcmRing>,
+    page: FrontEventPage,
+    now: Nanos,
+    period: u64,
+    /// The driver's own count towards the next period, and the periods that it took for elapsed.
+    towards_period: u64,
+    elapsed: u64,
+    last: u64,
+    events: u64,
+    /// When the pacer wants to be called, and when it was called last.
+    due: Nanos,
+    called: Nanos,
+    /// When `last` was told.
+    told_at: Nanos,
+}
+
+impl Bench {
+    fn new(direction: Direction, period: u64, buffer: u64) -> Self {
+        let [ours, theirs] = shared_pages();
+        let page = FrontEventPage::init(theirs).unwrap();
+        let writer = EventWriter::new(EventPage::attach(ours).unwrap());
+        let format = StreamFormat::new(SampleFormat::S16Le, 2, RATE).unwrap();
+        let pages = Pages::anonymous((buffer as usize * 4).next_multiple_of(4096)).unwrap();
+        let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
+        let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
+        let mut voice = Voice::new(writer, signals, Cadence::default());
+        voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
+        let now = Nanos(0);
+        Self {
+            voice,
+            ring,
+            page,
+            now,
+            period,
+            towards_period: 0,
+            elapsed: 0,
+            last: 0,
+            events: 0,
+            due: now,
+            called: now,
+            told_at: now,
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.page.take().unwrap() {
+            let position = event.position.0 / 4;
+            assert!(position >= self.last, "the position went back");
+            assert!(position <= self.ring.cursor().position.0, "ahead of what the server was given");
+            self.towards_period += position - self.last;
+            self.last = position;
+            self.told_at = self.called;
+            self.events += 1;
+            if self.towards_period > self.period {
+                self.towards_period %= self.period;
+                self.elapsed += 1;
+            }
+        }
+        self.page.confirm().unwrap();
+    }
+
+    /// Runs cycles of `quantum` frames, the pacer called whenever it asked to be.
+    fn run(&mut self, cycles: u64, quantum: u64) {
+        let mut buffer = vec![0; quantum as usize * 4];
+        self.due = self.now;
+        for _ in 0..cycles {
+            let first = match self.ring.direction() {
+                Direction::Playback => self.ring.play(self.now, &mut buffer),
+                Direction::Capture => self.ring.capture(self.now, &buffer),
+            };
+            let heard = first.unwrap();
+            let given = self.ring.cursor().position;
+            self.ring.publish(Timing { at: self.now, heard, given, cycle: Frames(quantum) });
+            let next_cycle = self.now + Frames(quantum).duration(RATE);
+            self.pace(next_cycle);
+        }
+    }
+
+    /// Calls the pacer's thread as it asked for until `until`.
+    fn pace(&mut self, until: Nanos) {
+        while self.due < until {
+            self.called = self.due;
+            let next = self.voice.step(self.due).unwrap();
+            assert!(next > self.due);
+            self.due = next;
+            self.take_events();
+        }
+        self.now = until;
+    }
+}
+
+#[test]
+fn every_period_elapses_once_whatever_the_cycle() {
+    for direction in [Direction::Playback, Direction::Capture] {
+        for (period, buffer) in [(240, 2_400), (480, 4_800), (1_024, 4_096), (1_200, 9_600), (6_000, 24_000)]
+        {
+            for quantum in [64, 128, 256, 1_024] {
+                let mut bench = Bench::new(direction, period, buffer);
+                bench.voice.start(Nanos(0));
+                let cycles = 48_000 / quantum;
+                bench.run(cycles, quantum);
+                let periods = bench.ring.cursor().position.0 / period;
+                // Captured frames come a whole cycle at a time, which may end several periods at once.
+                let steps = if direction == Direction::Capture { periods.min(cycles) } else { periods };
+                let told = bench.elapsed;
+                let what = format!("{direction:?} {period}/{buffer} at {quantum}: {told} of {steps}");
+                assert!(told + 2 >= steps && told <= periods, "{what}");
+                assert!(bench.events <= 48_000 / period + 110, "{} events in a second", bench.events);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stop_reports_a_whole_buffer_and_a_start_repeats_it() {
+    let mut bench = Bench::new(Direction::Playback, 480, 3_000);
+    bench.voice.start(Nanos(0));
+    bench.run(10, 256);
+    bench.voice.stop(false);
+    bench.take_events();
+    assert_eq!(bench.last, 3_000);
+    assert_eq!(bench.voice.step(bench.now), None, "at rest");
+    let before = bench.events;
+    bench.voice.start(bench.now);
+    bench.take_events();
+    assert_eq!((bench.last, bench.events), (3_000, before + 1));
+    bench.run(6, 256);
+    assert!(bench.last > 3_000 + 480);
+}
+
+#[test]
+fn nothing_is_told_before_start_nor_after_close() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    assert_eq!(bench.voice.step(Nanos(1)), None);
+    bench.voice.stop(false);
+    bench.take_events();
+    assert_eq!(bench.events, 0);
+    bench.voice.start(Nanos(0));
+    bench.run(10, 256);
+    bench.voice.close();
+    let before = bench.events;
+    assert_eq!(bench.voice.step(bench.now), None);
+    bench.take_events();
+    assert_eq!(bench.events, before);
+}
+
+#[test]
+fn a_start_settles_with_the_first_cycle_or_with_the_clock() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.start(Nanos(0));
+    bench.voice.step(Nanos::from_millis(400)).unwrap();
+    assert!(bench.voice.holds_answer(), "no cycle yet");
+    bench.now = Nanos::from_millis(401);
+    bench.run(2, 256);
+    assert!(!bench.voice.holds_answer());
+    bench.voice.stop(false);
+    bench.voice.start(bench.now);
+    assert!(!bench.voice.holds_answer(), "its node is called all the time");
+    bench.voice.stop(false);
+    let later = bench.now + Nanos::from_millis(5_000);
+    bench.voice.start(later);
+    assert!(bench.voice.holds_answer());
+    bench.voice.step(later + Nanos::from_millis(1_600)).unwrap();
+    assert!(!bench.voice.holds_answer(), "the clock took over");
+}
+
+#[test]
+fn a_frontend_that_asks_for_no_events_gets_none() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.start(Nanos(0));
+    bench.run(20, 256);
+    assert_eq!(bench.events, 0);
+}
+
+#[test]
+fn a_write_without_events_is_answered_when_there_is_room_for_another() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    for period in 0..10 {
+        bench.voice.wrote(Frames(period * 480), Frames(480), bench.now);
+        assert!(!bench.voice.holds_answer(), "a stream at rest takes all that it has room for");
+    }
+    bench.voice.start(bench.now);
+    bench.run(2, 240);
+    assert_eq!(bench.ring.cursor().position, Frames(16 + 240));
+    bench.voice.wrote(Frames(0), Frames(240), bench.now);
+    assert!(bench.voice.holds_answer(), "another 240 would overwrite what is not played yet");
+    bench.run(1, 240);
+    assert!(bench.voice.holds_answer() || bench.ring.cursor().position >= Frames(480));
+    bench.run(1, 240);
+    assert!(!bench.voice.holds_answer());
+    assert_eq!(bench.ring.starved(), Frames(0));
+    // Even if nothing moves any more: the guest gives up after 3 s.
+    bench.voice.wrote(Frames(240), Frames(4_800), bench.now);
+    assert!(bench.voice.holds_answer());
+    bench.voice.step(bench.now + LONGEST_WAIT);
+    assert!(!bench.voice.holds_answer());
+}
+
+#[test]
+fn a_read_without_events_is_answered_when_its_frames_are_there() {
+    let mut bench = Bench::new(Direction::Capture, 480, 4_800);
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.start(bench.now);
+    bench.run(1, 240);
+    for end in [480, 960, 1_440] {
+        assert_eq!(bench.voice.read(Frames(end - 480), Frames(480), bench.now), Ok(()));
+        let mut cycles = 0;
+        while bench.voice.holds_answer() {
+            bench.run(1, 240);
+            cycles += 1;
+        }
+        assert!((1..=3).contains(&cycles), "{cycles}");
+        assert!((end..end + 480).contains(&bench.ring.cursor().position.0));
+    }
+    bench.run(40, 240);
+    assert_eq!(bench.voice.read(Frames(1_440), Frames(480), bench.now), Ok(()));
+    assert!(!bench.voice.holds_answer(), "it came late, and the frames are there");
+    let second = Frames(48_000);
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.start(bench.now);
+    assert_eq!(bench.voice.read(Frames(0), Frames(3 * second.0), bench.now), Err(TooLong));
+}
+
+#[test]
+fn without_a_node_the_position_follows_the_clock() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.open(Arc::clone(&bench.ring), Frames(480), false, Nanos(0));
+    bench.voice.start(Nanos(0));
+    let mut due = Nanos(0);
+    while due < Nanos::from_millis(1_000) {
+        due = bench.voice.step(due).unwrap();
+        bench.take_events();
+    }
+    assert_eq!(bench.elapsed, 99, "the hundredth ends a frame after the second");
+    assert!(bench.last.abs_diff(48_000) <= 480);
+}
+
+#[path = "weather_tests.rs"]
+mod weather;

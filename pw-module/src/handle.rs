@@ -1,0 +1,102 @@
+//! Handles of nodes, and the commands by which they reach the thread that owns the nodes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::{Node, NodeSpec, PcmRing};
+
+/// The number by which handles and commands name a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct NodeKey(u64);
+
+/// What the thread is asked to do.
+pub(crate) enum Command {
+    /// To show the ring as a node, and to use it while the lease lasts.
+    Open(NodeKey, Box<NodeSpec>, Arc<PcmRing>, Arc<Lease>),
+    /// To carry out an order of one node's handle.
+    Node(NodeKey, Order),
+    /// To play the tails, drop everything and end.
+    Quit,
+}
+
+/// What a handle asks of its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The stream starts.
+    Start,
+    /// The stream stopped.
+    Stop,
+    /// The handle is gone.
+    Release,
+}
+
+/// Whether a ring is a node's to use: until the node's handle is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    ended: AtomicBool,
+}
+
+impl Lease {
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// From now on the ring may have another user.
+    pub(crate) fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}
+
+/// Posts a command to the thread; never waits.
+type Post = Arc<dyn Fn(Command) + Send + Sync>;
+
+/// Makes nodes and their handles.
+pub(crate) struct Handles {
+    post: Post,
+    next: AtomicU64,
+}
+
+impl Handles {
+    pub(crate) fn new(post: impl Fn(Command) + Send + Sync + 'static) -> Self {
+        Self { post: Arc::new(post), next: AtomicU64::new(1) }
+    }
+
+    /// A node for `ring`.
+    pub(crate) fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Box<dyn Node> {
+        let key = NodeKey(self.next.fetch_add(1, Ordering::Relaxed));
+        let lease = Arc::new(Lease::default());
+        let handle = Handle { key, lease: Arc::clone(&lease), post: Arc::clone(&self.post) };
+        (self.post)(Command::Open(key, Box::new(spec), ring, lease));
+        Box::new(handle)
+    }
+
+    /// Asks the thread to end.
+    pub(crate) fn quit(&self) {
+        (self.post)(Command::Quit);
+    }
+}
+
+/// The handle of one node.
+struct Handle {
+    key: NodeKey,
+    lease: Arc<Lease>,
+    post: Post,
+}
+
+impl Node for Handle {
+    fn start(&self) {
+        (self.post)(Command::Node(self.key, Order::Start));
+    }
+
+    fn stop(&self) {
+        (self.post)(Command::Node(self.key, Order::Stop));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // At once, ahead of the command.
+        self.lease.end();
+        (self.post)(Command::Node(self.key, Order::Release));
+    }
+}

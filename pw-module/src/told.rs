@@ -1,0 +1,48 @@
+//! What is told of nodes.
+
+use std::error::Error;
+use std::rc::Rc;
+
+use crate::{NodeEvent, NodeSpec, NodeState, ServerEvent};
+
+/// Whoever is told what becomes of a server and its nodes, on the server's own thread.
+pub(crate) type Events = Rc<dyn Fn(ServerEvent)>;
+
+/// The state of one node as it was told last.
+pub(crate) struct Told {
+    events: Events,
+    last: Option<NodeState>,
+}
+
+impl Told {
+    pub(crate) fn new(events: &Events) -> Self {
+        Self { events: Rc::clone(events), last: None }
+    }
+
+    /// Tells the state of the node of `spec`, unless it was told already.
+    pub(crate) fn tell(&mut self, spec: &NodeSpec, state: NodeState) {
+        if self.last.as_ref() == Some(&state) {
+            return;
+        }
+        match &state {
+            NodeState::Failed(text) => {
+                tracing::warn!(node = spec.name, domain = spec.client.name, reason = text, "node failed");
+            }
+            state => tracing::debug!(node = spec.name, ?state, "node changed"),
+        }
+        self.last = Some(state.clone());
+        let (node, client) = (spec.name.clone(), spec.client.id.clone());
+        (self.events)(ServerEvent::Node(NodeEvent { node, client, state }));
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn describe(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
