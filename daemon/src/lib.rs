@@ -7,6 +7,7 @@
 pub mod bridge;
 pub mod config;
 pub mod guest;
+pub mod realtime;
 pub mod runtime;
 pub mod sim;
 pub mod sndif;

@@ -51,9 +51,6 @@ impl Rates {
     }
 }
 
-/// Rates that a message names: a guest may list hundreds.
-const MOST_SHOWN: usize = 16;
-
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
