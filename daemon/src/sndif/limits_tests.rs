@@ -155,6 +155,13 @@ fn an_open_is_refused_by_name_of_what_is_wrong() {
     }
 }
 
+#[test]
+fn a_long_list_of_rates_is_told_in_short() {
+    let all = |count| Rates::Listed((1..=count).collect()).to_string();
+    assert_eq!(all(12), "1,2,3,4,5,6,7,8,9,10,11,12");
+    assert_eq!(all(700), "1,2,3,4,5,6,7,8,9,10,11,12 and 688 more");
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
     let rates = prop_oneof![
         any::<[u16; 2]>().prop_map(|[a, b]| Rates::Any(Interval::new(a.min(b).into(), a.max(b).into()))),
