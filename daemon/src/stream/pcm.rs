@@ -395,9 +395,10 @@ impl PcmStream {
 }
 
 impl Drop for PcmStream {
-    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then.
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then. What its record says
+    /// is said by whoever ended it.
     fn drop(&mut self) {
-        self.close();
+        self.leave();
     }
 }
 
