@@ -278,7 +278,7 @@ pub fn standstill(case: &Case) -> Result<String> {
 
 /// A sound server that was killed and started again: everything is heard but the gap, and aplay did not notice.
 pub fn restart(case: &Case) -> Result<String> {
-    let heard = |name| Ok(compare(&case.recording(name)?, &[guest_signal("long")]).remove(0));
+    let heard = |name| Ok(compare(&case.recording(name)?, &[signals::of_guest("long")]).remove(0));
     let (before, after): (Result<PlayReport>, Result<PlayReport>) = (heard("before"), heard("after"));
     let (before, after) = (before?, after?);
     let underruns = case.underruns("aplay-long.log")?;

@@ -50,6 +50,9 @@ const CASES: [(&str, Judge); 26] = [
     ("pulseaudio", judge::pulseaudio),
 ];
 
+/// Cases that are still to be seen to pass on a quiet machine. They run when asked for (`-- --ignored`), and decide nothing.
+const ON_TRIAL: [&str; 3] = ["servers-old", "servers-new", "pulseaudio"];
+
 /// How often a case runs that failed while the machine was disturbed.
 const ATTEMPTS: usize = 3;
 
@@ -77,6 +80,7 @@ fn main() {
                 }
                 Ok(())
             })
+            .with_ignored_flag(is_on_trial(name))
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
@@ -101,8 +105,15 @@ fn attempt(lab: Option<&Lab>, out: &Path, name: &str, judge: Judge) -> Result<St
     bail!("never judged")
 }
 
+fn is_on_trial(name: &str) -> bool {
+    ON_TRIAL.contains(&name)
+}
+
 /// Whether the arguments choose the case, by the rules of `cargo test`.
 fn is_selected(arguments: &Arguments, name: &str) -> bool {
+    if is_on_trial(name) && !arguments.ignored && !arguments.include_ignored {
+        return false;
+    }
     let matches =
         |pattern: &String| if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) };
     !arguments.list && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)

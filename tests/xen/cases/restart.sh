@@ -12,7 +12,7 @@ kill "${recorders[@]}"
 wait "${recorders[@]}"
 recorders=()
 doze 1
-start_sound || failed=1
+start_sound pipewire || failed=1
 # It outlives the case.
 mapfile -t servers < <(pgrep -u ann -x 'pipewire|wireplumber|pipewire-pulse')
 disown "${servers[@]}"
