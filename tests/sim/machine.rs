@@ -21,7 +21,7 @@ use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor, Process};
 use vsnd_bridge::stream::{Pacer, Record};
 use vsnd_bridge::xen::{DomId, StoreError, Xen};
 use vsnd_pw_module::{
-    Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
+    Attachment, Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
     monotonic_now,
 };
 
@@ -237,6 +237,7 @@ pub struct Recording {
 }
 
 struct TapeNode {
+    _attachment: Attachment,
     ended: Arc<AtomicBool>,
 }
 
@@ -286,7 +287,7 @@ impl SoundServer for Tape {
         let heard = Arc::<Mutex<Vec<u8>>>::default();
         self.recordings.lock().unwrap().push(Recording { spec, heard: Arc::clone(&heard) });
         let ended = Arc::new(AtomicBool::new(false));
-        let node = TapeNode { ended: Arc::clone(&ended) };
+        let node = TapeNode { _attachment: ring.attach(), ended: Arc::clone(&ended) };
         let (quantum, cycles, nodes) = (self.quantum, Arc::clone(&self.cycles), Arc::clone(&self.nodes));
         nodes.fetch_add(1, Ordering::AcqRel);
         std::thread::spawn(move || {

@@ -13,8 +13,8 @@ use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
 
+use super::RunArgs;
 use super::signals::Asked;
-use super::{RunArgs, server};
 
 /// Serves all guests until told to end. What they have open stays open for the next bridge.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -25,7 +25,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Asked::listen().context("signals")?
     };
     let records = Arc::new(records()?);
-    let server = server::start(args.service.server.server(), log_event)?;
+    let server = args.service.server.start(log_event)?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
@@ -58,7 +58,11 @@ fn records() -> anyhow::Result<Records> {
 /// Tells what the server tells.
 fn log_event(event: ServerEvent) {
     match event {
-        ServerEvent::Connected(server) => info!("{} {} answers", server.name, server.version),
+        ServerEvent::Connected(server) => info!("{server} answers"),
+        ServerEvent::Plays(true) => info!("the sound server has a sink"),
+        ServerEvent::Plays(false) => {
+            warn!("the sound server has no sink, guests run on the clock until it has one")
+        }
         ServerEvent::Lost(why) => {
             warn!("the sound server went away, guests run on the clock until it is back: {why}")
         }

@@ -209,7 +209,7 @@ impl PcmStream {
         self.record.marks().reset();
         let Mapped { ring, period, node } = self.map(asked)?;
         let format = ring.format();
-        let opened_at = lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
+        let opened_at = lock(&self.voice).open(ring, period, monotonic_now());
         self.open = Some(OpenStream { format, buffer: asked.buffer, node });
         self.record.opened(asked, opened_at);
         Ok(())
@@ -380,7 +380,8 @@ impl PcmStream {
 }
 
 impl Drop for PcmStream {
-    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then.
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then. What its record says
+    /// is said by whoever ended it.
     fn drop(&mut self) {
         self.leave();
     }

@@ -15,6 +15,7 @@ mod remote;
 mod survey;
 mod thread;
 mod version;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,6 +106,10 @@ impl SoundServer for PipeWireServer {
         // One cycle in the graph, and one in which the guest is woken and writes.
         let buffer = Nanos(2 * self.shortest_cycle.load(Ordering::Relaxed));
         Bounds { channels: format::CHANNELS, buffer, ..Bounds::NONE }
+    }
+
+    fn seek(&self, wanted: bool) {
+        self.handles.seek(wanted);
     }
 }
 

@@ -14,11 +14,11 @@ use super::thread::Happening;
 use super::{format, properties};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
-use crate::handle::{Lease, NodeKey, Order};
+use crate::handle::{Lease, NodeKey, Opened, Order};
 use crate::server::clean;
 use crate::told::{Events, Told};
 use crate::units::{Nanos, monotonic_now};
-use crate::{Direction, NodeSpec, NodeState, PcmRing, Role};
+use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, Role};
 
 /// Why a node can't be in the graph.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,8 @@ pub(super) struct Node {
     pub(super) spec: NodeSpec,
     ring: Arc<PcmRing>,
     lease: Arc<Lease>,
+    /// While there is a stream, or there may be one at once.
+    attachment: Option<Attachment>,
     shared: Arc<Shared>,
     activity: Activity,
     live: Option<Live>,
@@ -49,11 +51,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, lease: Arc<Lease>, events: &Events) -> Self {
+    pub(super) fn new(opened: Opened, events: &Events) -> Self {
+        let Opened { spec, ring, lease, attachment } = opened;
         Self {
             spec,
             ring,
             lease,
+            attachment: Some(attachment),
             shared: Arc::default(),
             activity: Activity::opened(monotonic_now()),
             live: None,
@@ -78,6 +82,7 @@ impl Node {
         self.life += 1;
         let name = NodeName { key, life: self.life };
         self.live = Some(Live::new(self, name, core, queue)?);
+        self.attachment.get_or_insert_with(|| self.ring.attach());
         Ok(())
     }
 
@@ -95,8 +100,14 @@ impl Node {
     }
 
     fn drop_stream(&mut self) {
+        self.attachment = None;
         self.shared.interrupt();
         self.live = None;
+    }
+
+    /// What made tries fail may be over.
+    pub(super) fn retry(&mut self) {
+        self.backoff.reset();
     }
 
     /// Carries out what the handle asks for.
@@ -114,12 +125,13 @@ impl Node {
     /// The node goes once its tail is heard.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.attachment = None;
         self.activity.release(now, self.shared.tail());
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        let retry = self.backoff.at().filter(|_| !self.activity.released());
+        let retry = self.backoff.at().filter(|_| self.live.is_none() && !self.activity.released());
         [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
@@ -148,7 +160,7 @@ impl Node {
         let Some(live) = self.live.as_ref().filter(|_| life == self.life) else { return };
         let id = live.stream.node_id();
         match state {
-            StreamState::Connecting => self.tell(NodeState::Connecting),
+            StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
                 self.shared.interrupt();
                 self.tell(NodeState::Idle { id });
