@@ -19,6 +19,13 @@ use vsnd_pw_module::{Direction, NullServer};
 use live::{Counted, live};
 use machine::{DOM0, Machine, Running, SOON};
 
+/// Every guest may record, and come and go as often as it can.
+const POLICY: &str = "[default]
+capture = \"allow\"
+limits.opens-per-minute = 1000000
+limits.state-changes-per-minute = 1000000
+";
+
 /// Held by each test: they count what the whole process holds.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -139,7 +146,7 @@ fn churn(machine: &Machine, guest: &Running, cycles: u32, cycle: impl Fn(u32)) {
 #[test]
 fn ten_thousand_opens_and_closes_leave_nothing() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let machine = Machine::start(Arc::new(NullServer));
+    let machine = Machine::with_config(Arc::new(NullServer), POLICY);
     let guest = machine.guest("work", Kernel::Since2026);
     churn(&machine, &guest, 10_000, |number| {
         open_and_close(&guest, if number % 2 == 0 { Direction::Playback } else { Direction::Capture });
@@ -151,7 +158,7 @@ fn two_hundred_opens_and_closes_leave_nothing_on_pipewire() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let pipewire = PrivateServer::start(Options::default()).unwrap();
     let server = PipeWireServer::start(|_| (), Some(pipewire.remote())).unwrap();
-    let machine = Machine::start(Arc::new(server));
+    let machine = Machine::with_config(Arc::new(server), POLICY);
     let guest = machine.guest("work", Kernel::Since2026);
     churn(&machine, &guest, 200, |_| open_and_close(&guest, Direction::Playback));
 }
@@ -161,7 +168,7 @@ fn a_thousand_connects_and_disconnects_leave_nothing() {
     // InitWait is held for 200 ms each time, so many guests come and go at once.
     const GUESTS: u32 = 40;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let machine = Machine::start(Arc::new(NullServer));
+    let machine = Machine::with_config(Arc::new(NullServer), POLICY);
     let guest = machine.guest("stays", Kernel::Since2026);
     let others: Vec<_> =
         (0..GUESTS).map(|number| machine.guest(&format!("guest-{number}"), Kernel::Since2026)).collect();
