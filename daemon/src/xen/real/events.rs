@@ -62,8 +62,9 @@ impl Events for EventChannels {
     fn bind(&self, domain: DomId, remote: RemotePort) -> Result<LocalPort, EventError> {
         let of = *self.domain.get_or_init(|| {
             // Domain 0 can't be named, and kernels before 4.8 know no such request.
-            if let Err(errno) = ioctl::restrict(self.device.as_fd(), domain.0) {
-                debug!("event channels are not restricted to domain {domain}: {}", words(errno));
+            match ioctl::restrict(self.device.as_fd(), domain.0) {
+                Ok(()) => debug!("event channels are restricted to domain {domain}"),
+                Err(errno) => debug!("event channels are not restricted to domain {domain}: {}", words(errno)),
             }
             domain
         });
