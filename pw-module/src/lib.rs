@@ -12,9 +12,11 @@ mod activity;
 mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod clients;
+mod codec;
 #[cfg(feature = "pipewire")]
 mod convert;
 mod format;
+mod gain;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod handle;
 mod null;

@@ -9,10 +9,11 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use crate::gain::{Gains, Meter};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
 use crate::write::resolve_write;
-use crate::{Pages, StreamFormat, Timing};
+use crate::{Pages, StreamFormat, Timing, codec};
 
 /// Which way the frames go, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,9 +87,14 @@ pub struct PcmRing {
     underruns: AtomicU64,
     missed_cycles: AtomicU64,
     timing: Snapshot,
+    gains: Gains,
+    meter: Meter,
 }
 
 const CLOSED: u32 = 1 << 31;
+
+/// Octets that the longest frame has at most: 255 channels of 8.
+const LONGEST_FRAME: usize = 2048;
 
 // SAFETY: `pages` is the only part that isn't Sync by itself. It is read only by accesses counted in `gate`, and taken
 // out only by `close`, which first turns new accesses away and then waits until none is under way.
@@ -111,6 +117,8 @@ impl PcmRing {
             underruns: AtomicU64::new(0),
             missed_cycles: AtomicU64::new(0),
             timing: Snapshot::default(),
+            gains: Gains::new(format.channels()),
+            meter: Meter::new(),
         }
     }
 
@@ -165,6 +173,12 @@ impl PcmRing {
         self.timing.load()
     }
 
+    /// The greatest sample of the last 100 to 200 ms before `now`, of a full scale of 1: with the gain of this ring, and
+    /// without the user's slider at the server.
+    pub fn level(&self, now: Nanos) -> f32 {
+        self.meter.level(now)
+    }
+
     // ---- the stream's side ----------------------------------------------------------------------------------------
 
     fn move_cursor(&self, change: impl Fn(Cursor) -> Cursor) -> Cursor {
@@ -217,6 +231,12 @@ impl PcmRing {
         let written = self.written();
         let end = resolve_write(self.buffer, written, known, offset, length);
         self.written.store(end.max(written).0, Ordering::Release);
+    }
+
+    /// Sets the factor by which each channel is multiplied, as an amplitude. A change is a slope of 10 ms or of the cycle if
+    /// that is shorter; a run begins with the factors as they are.
+    pub fn set_gain(&self, factors: &[f32]) {
+        self.gains.set(factors);
     }
 
     /// CLOSE: takes the memory away from readers, waiting for a copy under way (microseconds), and unmaps it. A reader
@@ -298,6 +318,10 @@ impl PcmRing {
             self.format.fill_silence(out);
             return None;
         }
+        if cursor.fresh {
+            self.gains.settle();
+        }
+        self.meter.note(now, self.gains.apply_to_guest(self.format, sound));
         self.format.fill_silence(silence);
         self.advance(cursor, moved, moved - ready);
         Some(first_of(cursor, moved, frames))
@@ -319,15 +343,37 @@ impl PcmRing {
         // More than a whole ring in one cycle: only the newest frames find room, as in hardware.
         let lost = Frames(moved.0.saturating_sub(self.buffer.0));
         let kept = input.get((frames - moved + lost).0 as usize * size..frames.0 as usize * size)?;
-        self.with_pages(|pages| {
-            for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
-                if let Some(part) = kept.get(part) {
-                    let _ = pages.write(ring_offset, part);
-                }
-            }
+        if cursor.fresh {
+            self.gains.settle();
+        }
+        let peak = self.with_pages(|pages| {
+            segments(self.buffer, size, cursor.position + lost, kept.len())
+                .filter_map(|(ring_offset, part)| Some(self.record(pages, ring_offset, kept.get(part)?)))
+                .fold(0.0, f32::max)
         })?;
+        self.meter.note(now, peak);
         self.advance(cursor, moved, Frames(0));
         Some(first_of(cursor, moved, frames))
+    }
+
+    /// Puts recorded frames into the ring, with their gain: in pieces, as the server's memory is not ours to write. Returns
+    /// their greatest sample.
+    fn record(&self, pages: &Pages, mut ring_offset: usize, frames: &[u8]) -> f32 {
+        if self.gains.is_unity() {
+            let _ = pages.write(ring_offset, frames);
+            return codec::peak(self.format, frames);
+        }
+        let size = self.format.frame_octets() as usize;
+        let mut piece = [0; LONGEST_FRAME];
+        let mut peak = 0f32;
+        for frames in frames.chunks(LONGEST_FRAME - LONGEST_FRAME % size) {
+            let Some(piece) = piece.get_mut(..frames.len()) else { continue };
+            piece.copy_from_slice(frames);
+            peak = peak.max(self.gains.apply(self.format, piece));
+            let _ = pages.write(ring_offset, piece);
+            ring_offset += piece.len();
+        }
+        peak
     }
 
     /// Moves on by `frames` without a server: playback is consumed unheard, capture is silence.
