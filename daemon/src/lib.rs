@@ -6,8 +6,11 @@
 
 pub mod bridge;
 pub mod config;
+pub mod control;
 pub mod guest;
+pub mod mixer;
 pub mod sim;
 pub mod sndif;
+pub mod state;
 pub mod stream;
 pub mod xen;

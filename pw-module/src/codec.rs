@@ -51,12 +51,13 @@ macro_rules! codecs {
             }
         }
 
-        /// The greatest of `samples`, of a full scale of 1.
+        /// The greatest sample of one channel of `samples`, whole frames, of a full scale of 1.
         ///
         /// For a callback.
-        pub(crate) fn peak(format: StreamFormat, samples: &[u8]) -> f32 {
+        pub(crate) fn peak(format: StreamFormat, samples: &[u8], channel: usize) -> f32 {
+            let frame = format.frame_octets() as usize;
             match format.sample() {
-                $(SampleFormat::$name => peak_as::<$octets, $name>(samples),)*
+                $(SampleFormat::$name => peak_as::<$octets, $name>(samples, frame, channel),)*
             }
         }
     };
@@ -183,8 +184,9 @@ fn amplify_as<const N: usize, C: Codec<N>>(
     (peak / C::FULL).min(1.0) as f32
 }
 
-fn peak_as<const N: usize, C: Codec<N>>(samples: &[u8]) -> f32 {
-    let samples = samples.as_chunks::<N>().0.iter();
+fn peak_as<const N: usize, C: Codec<N>>(samples: &[u8], frame: usize, channel: usize) -> f32 {
+    let samples = samples.chunks_exact(frame.max(1));
+    let samples = samples.filter_map(|frame| frame.get(channel * N..)?.first_chunk::<N>());
     let peak = samples.map(|octets| C::decode(*octets).abs()).fold(0.0, f64::max);
     (peak / C::FULL) as f32
 }

@@ -62,39 +62,42 @@ impl Gains {
         self.channels.iter().all(|gain| Gain::get(&gain.wanted) == 1.0 && Gain::get(&gain.reached) == 1.0)
     }
 
-    /// Applies the factors to `samples`, whole frames. Returns the greatest sample that came of it, of a full scale of 1.
+    /// Applies the factors to `samples`, whole frames, and notes what came of it.
     ///
     /// For a callback.
-    pub(crate) fn apply(&self, format: StreamFormat, samples: &mut [u8]) -> f32 {
+    pub(crate) fn apply(&self, format: StreamFormat, samples: &mut [u8], meter: &Meter) {
         let longest = (format.rate() / SLOPE).max(1);
-        let mut peak = 0f32;
         for (channel, gain) in self.channels.iter().enumerate() {
             let (from, to) = (Gain::get(&gain.reached), Gain::get(&gain.wanted));
-            let slope = Slope { from, to, longest };
-            peak = peak.max(codec::amplify(format, samples, channel, slope));
+            meter.note(channel, codec::amplify(format, samples, channel, Slope { from, to, longest }));
             Gain::set(&gain.reached, to);
         }
-        peak
     }
 
     /// As [`apply`](Self::apply), for samples that a guest made: where the factors change nothing, neither is anything done,
     /// but to numbers beyond full scale. A guest could be louder with these than its volumes allow.
     ///
     /// For a callback.
-    pub(crate) fn apply_to_guest(&self, format: StreamFormat, samples: &mut [u8]) -> f32 {
+    pub(crate) fn apply_to_guest(&self, format: StreamFormat, samples: &mut [u8], meter: &Meter) {
         use SampleFormat::{F32Be, F32Le, F64Be, F64Le};
         if self.is_unity() && !matches!(format.sample(), F32Le | F32Be | F64Le | F64Be) {
-            codec::peak(format, samples)
+            meter.look(format, samples);
         } else {
-            self.apply(format, samples)
+            self.apply(format, samples, meter);
         }
     }
 }
 
-/// The greatest sample of late, for level meters.
+/// The greatest samples of late, for level meters.
 pub(crate) struct Meter {
     /// When the present window began, in milliseconds of CLOCK_MONOTONIC, cut to 32 bits.
     began: AtomicU32,
+    channels: Box<[Peak]>,
+}
+
+/// A channel's greatest samples, as the bits of an f32: those of positive numbers are in the numbers' order.
+#[derive(Default)]
+struct Peak {
     present: AtomicU32,
     before: AtomicU32,
 }
@@ -103,36 +106,51 @@ pub(crate) struct Meter {
 const WINDOW: u32 = 100;
 
 impl Meter {
-    pub(crate) fn new() -> Self {
-        Self { began: AtomicU32::new(0), present: AtomicU32::new(0), before: AtomicU32::new(0) }
+    pub(crate) fn new(channels: u8) -> Self {
+        Self { began: AtomicU32::new(0), channels: (0..channels).map(|_| Peak::default()).collect() }
     }
 
     fn age(&self, now: Nanos) -> u32 {
         millis(now).wrapping_sub(self.began.load(Ordering::Relaxed))
     }
 
-    /// A cycle at `now` had this greatest sample.
+    /// A cycle at `now` begins.
     ///
     /// For a callback.
-    pub(crate) fn note(&self, now: Nanos, peak: f32) {
+    pub(crate) fn turn(&self, now: Nanos) {
         let age = self.age(now);
         if age < WINDOW {
-            // The bits of positive numbers are in the numbers' order.
-            self.present.fetch_max(peak.to_bits(), Ordering::Relaxed);
             return;
         }
-        let last = self.present.swap(peak.to_bits(), Ordering::Relaxed);
-        self.before.store(if age < 2 * WINDOW { last } else { 0 }, Ordering::Relaxed);
+        for peak in &self.channels {
+            let last = peak.present.swap(0, Ordering::Relaxed);
+            peak.before.store(if age < 2 * WINDOW { last } else { 0 }, Ordering::Relaxed);
+        }
         self.began.store(millis(now), Ordering::Relaxed);
     }
 
-    /// The greatest sample of the last 100 to 200 ms before `now`.
-    pub(crate) fn level(&self, now: Nanos) -> f32 {
-        if self.age(now) >= 2 * WINDOW {
-            return 0.0;
+    /// A channel's greatest sample in this cycle.
+    fn note(&self, channel: usize, greatest: f32) {
+        if let Some(peak) = self.channels.get(channel) {
+            peak.present.fetch_max(greatest.to_bits(), Ordering::Relaxed);
         }
-        let cells = [&self.present, &self.before];
-        cells.into_iter().map(Gain::get).fold(0.0, f32::max)
+    }
+
+    /// Notes samples that nobody changes.
+    ///
+    /// For a callback.
+    pub(crate) fn look(&self, format: StreamFormat, samples: &[u8]) {
+        for channel in 0..self.channels.len() {
+            self.note(channel, codec::peak(format, samples, channel));
+        }
+    }
+
+    /// Each channel's greatest sample of the last 100 to 200 ms before `now`.
+    pub(crate) fn levels(&self, now: Nanos) -> Vec<f32> {
+        let fresh = self.age(now) < 2 * WINDOW;
+        let level =
+            |peak: &Peak| if fresh { Gain::get(&peak.present).max(Gain::get(&peak.before)) } else { 0.0 };
+        self.channels.iter().map(level).collect()
     }
 }
 
@@ -159,9 +177,10 @@ mod tests {
         gains.set(&[0.125, 3.375]);
         gains.settle();
         let mut octets = [16_000i16, 16_000, -8, 9_000].map(i16::to_le_bytes).concat();
-        let peak = gains.apply(stereo(SampleFormat::S16Le), &mut octets);
+        let meter = Meter::new(2);
+        gains.apply(stereo(SampleFormat::S16Le), &mut octets, &meter);
         assert_eq!(samples(&octets), [2_000, i16::MAX, -1, 30_375]);
-        assert_eq!(peak, 1.0);
+        assert_eq!(meter.levels(Nanos(0)), [2_000.0 / 32_768.0, 1.0]);
     }
 
     #[test]
@@ -169,7 +188,7 @@ mod tests {
         let gains = Gains::new(2);
         let mut octets = [10_000i16, 10_000].map(i16::to_le_bytes).concat().repeat(600);
         gains.set(&[0.0, 1.0]);
-        gains.apply(stereo(SampleFormat::S16Le), &mut octets);
+        gains.apply(stereo(SampleFormat::S16Le), &mut octets, &Meter::new(2));
         let heard = samples(&octets);
         let left: Vec<i16> = heard.iter().copied().step_by(2).collect();
         assert!(left.windows(2).all(|pair| pair[0] >= pair[1] && pair[0] - pair[1] <= 21));
@@ -178,7 +197,7 @@ mod tests {
 
         let mut octets = [10_000i16, 10_000].map(i16::to_le_bytes).concat().repeat(100);
         gains.set(&[1.0, 1.0]);
-        gains.apply(stereo(SampleFormat::S16Le), &mut octets);
+        gains.apply(stereo(SampleFormat::S16Le), &mut octets, &Meter::new(2));
         assert_eq!(samples(&octets)[198], 10_000);
         assert!(gains.is_unity());
     }
@@ -189,7 +208,7 @@ mod tests {
         let noise: Vec<u8> = (0..=255u8).rev().collect();
         let mut octets = noise.clone();
         for sample in [SampleFormat::S16Be, SampleFormat::U8, SampleFormat::MuLaw, SampleFormat::U24In32Le] {
-            gains.apply_to_guest(stereo(sample), &mut octets);
+            gains.apply_to_guest(stereo(sample), &mut octets, &Meter::new(2));
             assert_eq!(octets, noise, "{sample:?}");
         }
     }
@@ -202,7 +221,7 @@ mod tests {
         for sample in codec::ALL {
             let format = stereo(sample);
             let mut octets: Vec<u8> = (0..=255u8).collect();
-            gains.apply(format, &mut octets);
+            gains.apply(format, &mut octets, &Meter::new(2));
             let mut silence = octets.clone();
             format.fill_silence(&mut silence);
             assert_eq!(octets, silence, "{sample:?}");
@@ -214,31 +233,33 @@ mod tests {
         let gains = Gains::new(1);
         let format = StreamFormat::new(SampleFormat::F32Le, 1, 48_000).unwrap();
         let mut octets = [1e9f32, f32::NEG_INFINITY, f32::NAN, 0.3, -0.0].map(f32::to_le_bytes).concat();
-        let peak = gains.apply_to_guest(format, &mut octets);
+        let meter = Meter::new(1);
+        gains.apply_to_guest(format, &mut octets, &meter);
         assert_eq!(octets, [1f32, -1.0, 0.0, 0.3, -0.0].map(f32::to_le_bytes).concat());
-        assert_eq!(peak, 1.0);
+        assert_eq!(meter.levels(Nanos(0)), [1.0]);
         gains.set(&[0.001]);
         gains.settle();
         let mut loud = 1e9f32.to_le_bytes();
-        gains.apply_to_guest(format, &mut loud);
+        gains.apply_to_guest(format, &mut loud, &Meter::new(2));
         assert_eq!(f32::from_le_bytes(loud), 0.001);
     }
 
     #[test]
     fn a_level_shows_for_a_while_and_fades() {
-        let meter = Meter::new();
+        let meter = Meter::new(2);
         let ms = |millis: i64| Nanos::from_millis(10_000 + millis);
-        assert_eq!(meter.level(ms(0)), 0.0);
-        meter.note(ms(0), 0.25);
-        meter.note(ms(20), 0.5);
-        meter.note(ms(40), 0.125);
-        assert_eq!(meter.level(ms(41)), 0.5);
-        meter.note(ms(110), 0.125);
-        assert_eq!(meter.level(ms(111)), 0.5);
-        meter.note(ms(215), 0.0);
-        assert_eq!(meter.level(ms(215)), 0.125);
-        assert_eq!(meter.level(ms(500)), 0.0, "nothing was played since");
-        meter.note(ms(600), 0.0);
-        assert_eq!(meter.level(ms(601)), 0.0);
+        let cycle = |at, left| {
+            meter.turn(ms(at));
+            meter.note(0, left);
+            meter.levels(ms(at))
+        };
+        assert_eq!(meter.levels(ms(0)), [0.0, 0.0]);
+        assert_eq!(cycle(0, 0.25), [0.25, 0.0]);
+        assert_eq!(cycle(20, 0.5), [0.5, 0.0]);
+        assert_eq!(cycle(40, 0.125), [0.5, 0.0]);
+        assert_eq!(cycle(110, 0.125), [0.5, 0.0]);
+        assert_eq!(cycle(215, 0.0), [0.125, 0.0]);
+        assert_eq!(meter.levels(ms(500)), [0.0, 0.0], "nothing was played since");
+        assert_eq!(cycle(600, 0.0), [0.0, 0.0]);
     }
 }

@@ -38,6 +38,9 @@ pub use format::{SampleFormat, StreamFormat};
 pub use null::{NullClock, NullServer};
 pub use pages::{Access, OutOfRange, Pages};
 pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
-pub use server::{Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer};
+pub use server::{
+    Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer, UserVolume,
+    VolumeEvent,
+};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

@@ -13,7 +13,7 @@ use crate::gain::{Gains, Meter};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
 use crate::write::resolve_write;
-use crate::{Pages, StreamFormat, Timing, codec};
+use crate::{Pages, StreamFormat, Timing};
 
 /// Which way the frames go, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,7 +118,7 @@ impl PcmRing {
             missed_cycles: AtomicU64::new(0),
             timing: Snapshot::default(),
             gains: Gains::new(format.channels()),
-            meter: Meter::new(),
+            meter: Meter::new(format.channels()),
         }
     }
 
@@ -173,10 +173,10 @@ impl PcmRing {
         self.timing.load()
     }
 
-    /// The greatest sample of the last 100 to 200 ms before `now`, of a full scale of 1: with the gain of this ring, and
-    /// without the user's slider at the server.
-    pub fn level(&self, now: Nanos) -> f32 {
-        self.meter.level(now)
+    /// Each channel's greatest sample of the last 100 to 200 ms before `now`, of a full scale of 1: with the gain of this
+    /// ring, and without the user's slider at the server.
+    pub fn levels(&self, now: Nanos) -> Vec<f32> {
+        self.meter.levels(now)
     }
 
     // ---- the stream's side ----------------------------------------------------------------------------------------
@@ -321,7 +321,8 @@ impl PcmRing {
         if cursor.fresh {
             self.gains.settle();
         }
-        self.meter.note(now, self.gains.apply_to_guest(self.format, sound));
+        self.meter.turn(now);
+        self.gains.apply_to_guest(self.format, sound, &self.meter);
         self.format.fill_silence(silence);
         self.advance(cursor, moved, moved - ready);
         Some(first_of(cursor, moved, frames))
@@ -346,34 +347,32 @@ impl PcmRing {
         if cursor.fresh {
             self.gains.settle();
         }
-        let peak = self.with_pages(|pages| {
-            segments(self.buffer, size, cursor.position + lost, kept.len())
-                .filter_map(|(ring_offset, part)| Some(self.record(pages, ring_offset, kept.get(part)?)))
-                .fold(0.0, f32::max)
+        self.meter.turn(now);
+        self.with_pages(|pages| {
+            for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
+                self.record(pages, ring_offset, kept.get(part).unwrap_or_default());
+            }
         })?;
-        self.meter.note(now, peak);
         self.advance(cursor, moved, Frames(0));
         Some(first_of(cursor, moved, frames))
     }
 
-    /// Puts recorded frames into the ring, with their gain: in pieces, as the server's memory is not ours to write. Returns
-    /// their greatest sample.
-    fn record(&self, pages: &Pages, mut ring_offset: usize, frames: &[u8]) -> f32 {
+    /// Puts recorded frames into the ring, with their gain: in pieces, as the server's memory is not ours to write.
+    fn record(&self, pages: &Pages, mut ring_offset: usize, frames: &[u8]) {
         if self.gains.is_unity() {
+            self.meter.look(self.format, frames);
             let _ = pages.write(ring_offset, frames);
-            return codec::peak(self.format, frames);
+            return;
         }
         let size = self.format.frame_octets() as usize;
         let mut piece = [0; LONGEST_FRAME];
-        let mut peak = 0f32;
         for frames in frames.chunks(LONGEST_FRAME - LONGEST_FRAME % size) {
             let Some(piece) = piece.get_mut(..frames.len()) else { continue };
             piece.copy_from_slice(frames);
-            peak = peak.max(self.gains.apply(self.format, piece));
+            self.gains.apply(self.format, piece, &self.meter);
             let _ = pages.write(ring_offset, piece);
             ring_offset += piece.len();
         }
-        peak
     }
 
     /// Moves on by `frames` without a server: playback is consumed unheard, capture is silence.

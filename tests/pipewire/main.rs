@@ -6,3 +6,4 @@ mod desktop;
 mod guest;
 mod playback;
 mod timing;
+mod volume;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::Config;
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::frontend::{Kernel, SimCard, SimGuest};
 use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor};
@@ -24,6 +25,8 @@ pub const DOM0: DomId = DomId(0);
 /// A bridge at work in Dom0 of a simulated machine.
 pub struct Machine {
     pub xen: Hypervisor,
+    /// Of the present bridge.
+    pub control: Control,
     end: Option<oneshot::Sender<()>>,
     bridge: Option<JoinHandle<()>>,
 }
@@ -34,15 +37,20 @@ impl Machine {
     }
 
     pub fn with_config(server: Arc<dyn SoundServer>, config: &str) -> Self {
-        let mut machine = Self { xen: Hypervisor::new(), end: None, bridge: None };
+        let mut machine = Self::without_bridge();
         machine.start_bridge(server, config);
         machine
+    }
+
+    pub fn without_bridge() -> Self {
+        Self { xen: Hypervisor::new(), control: Control::default(), end: None, bridge: None }
     }
 
     /// Starts the bridge; also again, on the same machine.
     pub fn start_bridge(&mut self, server: Arc<dyn SoundServer>, config: &str) {
         let config = Config::parse(config, Path::new("test")).unwrap();
-        let context = DeviceContext { xen: self.xen.dom0(), server, pacer: Pacer::start().unwrap() };
+        let (pacer, control) = (Pacer::start().unwrap(), self.control.clone());
+        let context = DeviceContext { xen: self.xen.dom0(), server, pacer, control };
         let (end, ended) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -143,9 +151,13 @@ pub struct Recording {
     pub spec: NodeSpec,
     /// All cycles while the ring ran, one after the other.
     pub heard: Arc<Mutex<Vec<u8>>>,
+    pub target: Arc<Mutex<Option<String>>>,
+    /// The handle was dropped.
+    pub ended: Arc<AtomicBool>,
 }
 
 struct TapeNode {
+    target: Arc<Mutex<Option<String>>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -171,9 +183,14 @@ impl Tape {
 impl SoundServer for Tape {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let heard = Arc::<Mutex<Vec<u8>>>::default();
-        self.recordings.lock().unwrap().push(Recording { spec, heard: Arc::clone(&heard) });
-        let ended = Arc::new(AtomicBool::new(false));
-        let node = TapeNode { ended: Arc::clone(&ended) };
+        let (target, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        self.recordings.lock().unwrap().push(Recording {
+            spec,
+            heard: Arc::clone(&heard),
+            target: Arc::clone(&target),
+            ended: Arc::clone(&ended),
+        });
+        let node = TapeNode { target, ended: Arc::clone(&ended) };
         let quantum = self.quantum;
         std::thread::spawn(move || run_node(&ring, quantum, &heard, &ended));
         Some(Box::new(node))
@@ -188,6 +205,10 @@ impl Node for TapeNode {
     fn start(&self) {}
 
     fn stop(&self) {}
+
+    fn set_target(&self, target: Option<String>) {
+        *self.target.lock().unwrap() = target;
+    }
 }
 
 impl Drop for TapeNode {

@@ -4,3 +4,4 @@
 mod bus;
 mod machine;
 mod sound;
+mod volume;

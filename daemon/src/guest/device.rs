@@ -10,6 +10,7 @@ use super::bus::{Bus, Facts, Step};
 use super::connection::{ConnectError, Connection};
 use super::names::Domain;
 use crate::config::DomainPolicy;
+use crate::control::Control;
 use crate::sndif::{BusState, CardConfig, ConfigError, Problem, SUPPORTED_VERSIONS};
 use crate::stream::Pacer;
 use crate::xen::{DomId, Nodes, StoreError, Watch, Xen};
@@ -38,6 +39,8 @@ pub struct DeviceContext {
     pub server: Arc<dyn SoundServer>,
     /// Tells guests their positions.
     pub pacer: Pacer,
+    /// What the user sees of guests, and changes.
+    pub control: Control,
 }
 
 /// What a look at a device came to.

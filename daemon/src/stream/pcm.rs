@@ -4,17 +4,18 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use tracing::{debug, warn};
-use vsnd_pw_module::{
-    Access, Direction, Frames, Nanos, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
-    monotonic_now,
-};
+use vsnd_pw_module::{Access, Direction, Frames, Nanos, Octets, Pages, PcmRing, StreamFormat, monotonic_now};
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
+use super::strip::Strip;
 use super::voice::{Signals, TooLong, Voice};
-use crate::config::{Capture, DomainPolicy};
+use crate::config::DomainPolicy;
+use crate::control::Control;
 use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
+use crate::mixer::{GuestChannel, Millibels};
+use crate::sndif::volume::{self, BadLength};
 use crate::sndif::{
     self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span,
     Trigger,
@@ -52,7 +53,8 @@ pub struct StreamSetup {
 pub struct PcmStream {
     setup: StreamSetup,
     grants: Arc<dyn Grants>,
-    server: Arc<dyn SoundServer>,
+    control: Control,
+    strip: Arc<Strip>,
     pacer: Pacer,
     voice: SharedVoice,
     open: Option<OpenStream>,
@@ -63,8 +65,7 @@ pub struct PcmStream {
 struct OpenStream {
     format: StreamFormat,
     buffer: Octets,
-    /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
-    node: Option<Box<dyn Node>>,
+    ring: Arc<PcmRing>,
 }
 
 /// Why an OPEN is refused.
@@ -93,6 +94,10 @@ enum Refusal {
     TooLong(#[from] TooLong),
     #[error("RESUME without PAUSE")]
     NotPaused,
+    #[error("{0} of {1}")]
+    BadLength(&'static str, BadLength),
+    #[error("{0} of {1} from {2} is not inside the buffer")]
+    Outside(&'static str, Octets, Octets),
 }
 
 impl Refusal {
@@ -120,9 +125,10 @@ impl PcmStream {
         setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
         Self {
+            control: context.control.clone(),
+            strip: context.control.strip(&setup, Arc::clone(&server)),
             setup,
             grants: Arc::clone(&context.xen.grants),
-            server,
             pacer: context.pacer.clone(),
             voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
             open: None,
@@ -158,9 +164,10 @@ impl PcmStream {
             Operation::Read(span) => self.read(name, *span),
             Operation::Trigger(trigger) => self.trigger(name, *trigger),
             Operation::HwParamQuery(asked) => return self.query(request, asked),
-            Operation::SetVolume(_) | Operation::GetVolume(_) | Operation::Mute(_) | Operation::Unmute(_) => {
-                return request.response(Err(Errno::NotSupported));
-            }
+            Operation::SetVolume(span) => self.set_volume(name, *span),
+            Operation::GetVolume(span) => self.get_volume(name, *span),
+            Operation::Mute(span) => self.mute(name, *span, true),
+            Operation::Unmute(span) => self.mute(name, *span, false),
         };
         match done {
             Ok(()) => request.response(Ok(())),
@@ -212,9 +219,8 @@ impl PcmStream {
         let references = self.references(asked)?;
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
         let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
-        let node = self.show(format, period, &ring);
-        lock(&self.voice).open(ring, period, node.is_some(), monotonic_now());
-        self.open = Some(OpenStream { format, buffer: asked.buffer, node });
+        self.strip.open(Arc::clone(&ring), period, &self.voice);
+        self.open = Some(OpenStream { format, buffer: asked.buffer, ring });
         Ok(())
     }
 
@@ -229,32 +235,11 @@ impl PcmStream {
         })
     }
 
-    /// Shows the ring on the desktop, where there is a server and the user allows it.
-    fn show(&self, format: StreamFormat, period: Frames, ring: &Arc<PcmRing>) -> Option<Box<dyn Node>> {
-        let StreamSetup { domain, place, pcm_name, direction, policy, .. } = &self.setup;
-        // No node: no desktop shows a microphone in use, and the guest hears silence.
-        if *direction == Direction::Capture && policy.capture != Capture::Allow {
-            return None;
-        }
-        let names = domain.node(*place, *direction, pcm_name.as_deref());
-        let spec = NodeSpec {
-            client: domain.client(),
-            name: names.name,
-            description: names.description,
-            media_name: names.media_name,
-            restore_key: names.restore_key,
-            role: policy.role,
-            format,
-            direction: *direction,
-            period: if period > Frames(0) { period } else { ring.buffer() },
-        };
-        self.server.open(spec, Arc::clone(ring))
-    }
-
     /// CLOSE, or the end of the card: the guest's memory is unmapped when this returns, and the node goes once its tail
     /// is heard.
     pub fn close(&mut self) {
         lock(&self.voice).close();
+        self.strip.close();
         self.open = None;
     }
 
@@ -298,7 +283,7 @@ impl PcmStream {
     }
 
     fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {
-        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
         let mut voice = lock(&self.voice);
         match trigger {
             Trigger::Start => voice.start(monotonic_now()),
@@ -311,10 +296,61 @@ impl PcmStream {
         match trigger {
             Trigger::Start | Trigger::Resume => {
                 self.pacer.add(&self.voice);
-                open.node.iter().for_each(|node| node.start());
+                if self.strip.start() {
+                    self.control.capture_requested(self.setup.domain.id);
+                }
             }
-            Trigger::Stop | Trigger::Pause => open.node.iter().for_each(|node| node.stop()),
+            Trigger::Stop | Trigger::Pause => self.strip.stop(),
         }
+        Ok(())
+    }
+
+    /// The array in the shared buffer that an operation on volumes names, copied once.
+    fn array(
+        &self,
+        name: &'static str,
+        span: Span,
+        check: fn(Span, u8) -> Result<usize, BadLength>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let length = check(span, open.format.channels()).map_err(|error| Refusal::BadLength(name, error))?;
+        let outside = || Refusal::Outside(name, span.length, span.offset);
+        if span.offset + span.length > open.buffer {
+            return Err(outside());
+        }
+        let mut array = vec![0; length];
+        open.ring.read(span.offset, &mut array).map_err(|_| outside())?;
+        Ok(array)
+    }
+
+    fn set_volume(&self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        let array = self.array(name, span, volume::check_volumes)?;
+        self.strip.set_guest(|channels: &mut [GuestChannel]| {
+            for (channel, value) in channels.iter_mut().zip(volume::volumes(&array)) {
+                channel.volume = Millibels::nearest(value);
+            }
+        });
+        Ok(())
+    }
+
+    fn get_volume(&self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        self.array(name, span, volume::check_volumes)?;
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let array = volume::encode_volumes(self.strip.effective().into_iter());
+        open.ring.write(span.offset, &array).map_err(|_| Refusal::Outside(name, span.length, span.offset))
+    }
+
+    /// "Channels to be muted/unmuted": the others stay as they are.
+    fn mute(&self, name: &'static str, span: Span, muted: bool) -> Result<(), Refusal> {
+        let array = self.array(name, span, volume::check_marks)?;
+        self.strip.set_guest(|channels: &mut [GuestChannel]| {
+            let count = channels.len() as u8;
+            for (channel, _) in
+                channels.iter_mut().zip(volume::marks(&array, count)).filter(|(_, marked)| *marked)
+            {
+                channel.muted = muted;
+            }
+        });
         Ok(())
     }
 }

@@ -135,6 +135,21 @@ impl Voice {
         true
     }
 
+    /// The ring has got a node, or lost it, while the stream is open. Until a node calls, the null clock drives.
+    pub fn node_changed(&mut self, has_node: bool, now: Nanos) {
+        if let Some(open) = &mut self.open {
+            open.has_node = has_node;
+            if !has_node {
+                open.null = NullClock::new(now, false);
+            }
+        }
+    }
+
+    /// The position that the guest was last told.
+    pub fn told(&self) -> Frames {
+        self.open.as_ref().map_or(Frames(0), |open| open.told)
+    }
+
     /// Whether the answer to the last request has to wait.
     pub fn holds_answer(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.awaited.is_some())

@@ -13,9 +13,11 @@ use pw::main_loop::MainLoopRc;
 use pw::stream::StreamState;
 
 use super::connection::{Connection, ConnectionKey, Connector};
+use super::control::Control;
 use super::node::{Node, NodeName};
 use super::properties;
 use super::remote::Remote;
+use super::router::{Global, Router};
 use crate::backoff::Backoff;
 use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
@@ -37,6 +39,10 @@ pub(super) enum Happening {
     CoreError(ConnectionKey, i32, String),
     /// A stream changed its state.
     Stream(NodeName, StreamState),
+    /// The user's mixer changed a stream's volume.
+    Control(NodeName, Control),
+    /// The session manager's metadata, on the connection that watches the server.
+    Metadata(ConnectionKey, Global),
 }
 
 struct Thread {
@@ -44,6 +50,8 @@ struct Thread {
     connector: Connector,
     queue: Sender<Happening>,
     events: Events,
+    /// On the connection below.
+    router: Option<Router>,
     /// The connection that watches the server while no guest plays.
     watch: Option<Connection>,
     /// Whether the server answered on it.
@@ -72,6 +80,7 @@ pub(super) fn run(
         main_loop,
         queue,
         events,
+        router: None,
         watch: None,
         up: false,
         backoff: RECONNECT,
@@ -125,7 +134,10 @@ impl Thread {
                 self.connect_node(key, now);
             }
         }
-        let Self { clients, nodes, .. } = self;
+        let Self { clients, nodes, router, .. } = self;
+        if let Some(router) = router.as_ref().filter(|router| router.is_ready()) {
+            nodes.values_mut().for_each(|node| node.route(router));
+        }
         clients.drop_idle(now, |id| nodes.values().any(|node| node.spec.client.id == id));
     }
 
@@ -148,6 +160,18 @@ impl Thread {
             Happening::Stream(name, state) => {
                 if let Some(node) = self.nodes.get_mut(&name.key) {
                     node.stream_changed(name.life, state, now);
+                }
+            }
+            Happening::Control(name, control) => {
+                if let Some(node) = self.nodes.get_mut(&name.key) {
+                    node.volume_changed(name.life, control);
+                }
+            }
+            Happening::Metadata(key, metadata) => {
+                if let Some(router) =
+                    self.router.as_mut().filter(|_| self.watch.as_ref().is_some_and(|watch| watch.key == key))
+                {
+                    router.found(&metadata);
                 }
             }
         }
@@ -177,6 +201,8 @@ impl Thread {
         if self.connector.listens()
             && let Ok(watch) = self.connector.connect(properties::watch())
         {
+            // Without a router nodes go where the session manager likes.
+            self.router = Router::start(watch.core(), watch.key, &self.queue).ok();
             self.watch = Some(watch);
         } else {
             self.backoff.failed(now);
@@ -197,6 +223,7 @@ impl Thread {
             node.disconnect();
         }
         self.clients.clear();
+        self.router = None;
         self.watch = None;
         self.backoff.failed(now);
         if std::mem::take(&mut self.up) {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::{Capture, Config};
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle, SimCard, SimGuest};
 use vsnd_bridge::sim::signal::{Channels, Frame, TestSignal, frames_of};
@@ -99,7 +100,7 @@ impl Rig {
                 Address::PipeWire(remote) => Arc::new(PipeWireServer::start(|_| (), Some(remote))?),
                 Address::PulseAudio(server) => Arc::new(PulseServer::start(|_| (), Some(server))?),
             };
-            let context = DeviceContext { xen, server, pacer: own };
+            let context = DeviceContext { xen, server, pacer: own, control: Control::default() };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;

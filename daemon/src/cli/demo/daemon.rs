@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::{Capture, Config};
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::Hypervisor;
 use vsnd_bridge::stream::Pacer;
@@ -37,7 +38,8 @@ impl Daemon {
         let (xen, remote) = (hypervisor.dom0(), desk.remote());
         let body = move || -> anyhow::Result<()> {
             let server = PipeWireServer::start(forward(tell), remote).context("PipeWire")?;
-            let context = DeviceContext { xen, server: Arc::new(server), pacer: Pacer::start()? };
+            let control = Control::default();
+            let context = DeviceContext { xen, server: Arc::new(server), pacer: Pacer::start()?, control };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;
@@ -59,7 +61,7 @@ impl Daemon {
             match self.events.recv_timeout(PATIENCE) {
                 Ok(ServerEvent::Connected(info)) => return Ok(format!("{} {}", info.name, info.version)),
                 Ok(ServerEvent::Lost(why)) => bail!("PipeWire went away: {why}"),
-                Ok(ServerEvent::Node(_)) => (),
+                Ok(ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
                 Err(_) => bail!("PipeWire doesn't answer; vsnd-bridge check tells why"),
             }
         }

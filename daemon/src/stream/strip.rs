@@ -1,0 +1,349 @@
+//! A stream's channel strip: its volumes, whether it may be heard, and the node it has on the desktop while it may.
+//!
+//! The card's thread opens, starts and sets it for the guest; the main loop sets it for the user, and the server's thread
+//! tells it of the node. Each holds the lock for a few instructions and waits for nobody meanwhile.
+
+use std::sync::{Arc, Mutex};
+
+use vsnd_pw_module::{
+    Client, Direction, Frames, Nanos, Node, NodeSpec, NodeState, PcmRing, Role, SoundServer, StreamFormat,
+    UserVolume, monotonic_now,
+};
+
+use super::pacer::{SharedVoice, lock};
+use super::pcm::StreamSetup;
+use crate::config::Capture;
+use crate::guest::names::{NodeNames, Place};
+use crate::mixer::{self, DomainVolume, GuestChannel, Settings};
+
+/// Told whenever something changed that others may show.
+pub type Changed = Arc<dyn Fn() + Send + Sync>;
+
+/// A strip. It outlives the connections of its card: what guest and user set is handed on to the next one.
+pub struct Strip {
+    place: Place,
+    direction: Direction,
+    client: Client,
+    names: NodeNames,
+    role: Role,
+    server: Arc<dyn SoundServer>,
+    changed: Changed,
+    state: Mutex<State>,
+}
+
+struct State {
+    domain: DomainVolume,
+    /// Whether it may have a node.
+    allowed: bool,
+    /// What the guest set; it outlives the stream's OPENs.
+    guest: Vec<GuestChannel>,
+    /// The user's slider, as the server told it last.
+    user: Option<UserVolume>,
+    target: Option<String>,
+    open: Option<Open>,
+}
+
+struct Open {
+    ring: Arc<PcmRing>,
+    voice: SharedVoice,
+    /// Zero: the guest asked for no events.
+    period: Frames,
+    running: bool,
+    /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
+    node: Option<Box<dyn Node>>,
+    node_state: Option<NodeState>,
+}
+
+/// A stream as others may show it.
+#[derive(Clone)]
+pub struct StreamSnapshot {
+    /// Where it is.
+    pub place: Place,
+    /// Playback or capture.
+    pub direction: Direction,
+    /// The name of its node.
+    pub node_name: String,
+    /// The user's slider; `None` as long as no server told of it.
+    pub user: Option<UserVolume>,
+    /// What the guest set, for each channel of its last OPEN.
+    pub guest: Vec<GuestChannel>,
+    /// The sink or source to which it is routed; `None` leaves it to the server.
+    pub target: Option<String>,
+    /// What is known while the guest has it open.
+    pub open: Option<OpenSnapshot>,
+}
+
+/// An open stream as others may show it.
+#[derive(Clone)]
+pub struct OpenSnapshot {
+    /// The shape of its frames.
+    pub format: StreamFormat,
+    /// The guest's buffer.
+    pub buffer: Frames,
+    /// The guest's period; zero where it asked for no events.
+    pub period: Frames,
+    /// Between START and STOP.
+    pub running: bool,
+    /// What the server said of its node last; `None` where it has none.
+    pub node: Option<NodeState>,
+    ring: Arc<PcmRing>,
+    voice: SharedVoice,
+}
+
+/// What changes with every cycle.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// The position that the guest was told.
+    pub position: Frames,
+    /// By how many frames it is ahead of the sound.
+    pub ahead: i64,
+    /// From the ring to the ear, or from the microphone into the ring.
+    pub latency: Nanos,
+    /// How often the guest had nothing to play.
+    pub underruns: u64,
+    /// How often the server's graph ran without the node.
+    pub missed_cycles: u64,
+    /// Each channel's greatest sample of late, of a full scale of 1.
+    pub levels: Vec<f32>,
+}
+
+impl OpenSnapshot {
+    /// What changes, at `now`: at any time, also after the stream was closed.
+    pub fn read(&self, now: Nanos) -> Reading {
+        let (position, ahead) = {
+            let voice = lock(&self.voice);
+            (voice.told(), voice.offset())
+        };
+        let latency = self
+            .ring
+            .timing()
+            .map_or(0, |timing| timing.heard.abs_diff(i64::try_from(timing.given.0).unwrap_or(i64::MAX)));
+        Reading {
+            position,
+            ahead,
+            latency: Frames(latency).duration(self.format.rate()),
+            underruns: self.ring.underruns(),
+            missed_cycles: self.ring.missed_cycles(),
+            levels: self.ring.levels(now),
+        }
+    }
+}
+
+/// Whether a stream may have a node.
+fn allows(direction: Direction, capture: Capture) -> bool {
+    direction == Direction::Playback || capture == Capture::Allow
+}
+
+impl Strip {
+    /// The strip of a closed stream. What guest and user set before is taken over from the strip `before` it.
+    pub fn new(
+        setup: &StreamSetup,
+        settings: Settings,
+        server: Arc<dyn SoundServer>,
+        changed: Changed,
+        before: Option<&Self>,
+    ) -> Self {
+        let StreamSetup { domain, place, pcm_name, direction, policy, .. } = setup;
+        let (guest, user, target) = before.map_or_else(Default::default, |before| {
+            let state = lock(&before.state);
+            (state.guest.clone(), state.user.clone(), state.target.clone())
+        });
+        let state = State {
+            domain: settings.volume.of(*direction),
+            allowed: allows(*direction, settings.capture),
+            guest,
+            user,
+            target,
+            open: None,
+        };
+        Self {
+            place: *place,
+            direction: *direction,
+            client: domain.client(),
+            names: domain.node(*place, *direction, pcm_name.as_deref()),
+            role: policy.role,
+            server,
+            changed,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Where the stream is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    // ---- for the guest --------------------------------------------------------------------------------------------
+
+    /// OPEN: `ring` has its volume before the first sample, and a node where there is a server and the user allows it.
+    pub fn open(&self, ring: Arc<PcmRing>, period: Frames, voice: &SharedVoice) {
+        let mut state = lock(&self.state);
+        state.guest.resize(ring.format().channels().into(), GuestChannel::default());
+        ring.set_gain(&mixer::factors(state.domain, &state.guest));
+        let node = self.show(&state, &ring, period);
+        lock(voice).open(Arc::clone(&ring), period, node.is_some(), monotonic_now());
+        let voice = Arc::clone(voice);
+        state.open = Some(Open { ring, voice, period, running: false, node, node_state: None });
+        drop(state);
+        (self.changed)();
+    }
+
+    /// START and RESUME. Returns whether the guest records without being allowed to.
+    pub fn start(&self) -> bool {
+        self.run(true);
+        !lock(&self.state).allowed
+    }
+
+    /// STOP and PAUSE.
+    pub fn stop(&self) {
+        self.run(false);
+    }
+
+    fn run(&self, running: bool) {
+        if let Some(open) = &mut lock(&self.state).open {
+            open.running = running;
+            open.node.iter().for_each(|node| if running { node.start() } else { node.stop() });
+        }
+        (self.changed)();
+    }
+
+    /// CLOSE: the node goes once its tail is heard.
+    pub fn close(&self) {
+        if lock(&self.state).open.take().is_some() {
+            (self.changed)();
+        }
+    }
+
+    /// Changes what the guest says of its channels.
+    pub fn set_guest(&self, change: impl FnOnce(&mut [GuestChannel])) {
+        let mut state = lock(&self.state);
+        change(&mut state.guest);
+        state.apply();
+        drop(state);
+        (self.changed)();
+    }
+
+    /// The volume of each channel as the guest is told it, in 0.001 dB.
+    pub fn effective(&self) -> Vec<i32> {
+        let state = lock(&self.state);
+        mixer::effective(state.domain, &state.guest, state.user.as_ref())
+    }
+
+    // ---- for the user ---------------------------------------------------------------------------------------------
+
+    /// What the user says of the domain.
+    pub fn set_domain(&self, settings: Settings) {
+        let mut state = lock(&self.state);
+        state.domain = settings.volume.of(self.direction);
+        state.apply();
+        let allowed = allows(self.direction, settings.capture);
+        if std::mem::replace(&mut state.allowed, allowed) != allowed {
+            self.permit(&mut state);
+        }
+    }
+
+    /// Gives an open stream its node, or takes it away: the ring runs on meanwhile, by the clock.
+    fn permit(&self, state: &mut State) {
+        let node = state.open.as_ref().filter(|_| state.allowed);
+        let node = node.and_then(|open| self.show(state, &open.ring, open.period));
+        let Some(open) = &mut state.open else { return };
+        node.iter().filter(|_| open.running).for_each(|node| node.start());
+        lock(&open.voice).node_changed(node.is_some(), monotonic_now());
+        open.node = node;
+        open.node_state = None;
+    }
+
+    /// Routes the stream's node, the present one and those to come.
+    pub fn set_target(&self, target: Option<String>) {
+        let mut state = lock(&self.state);
+        state.target.clone_from(&target);
+        if let Some(node) = state.open.as_ref().and_then(|open| open.node.as_ref()) {
+            node.set_target(target);
+        }
+    }
+
+    /// Shows the ring on the desktop, where there is a server and the user allows it. No node: no desktop shows a microphone in
+    /// use, and the guest hears silence.
+    fn show(&self, state: &State, ring: &Arc<PcmRing>, period: Frames) -> Option<Box<dyn Node>> {
+        if !state.allowed {
+            return None;
+        }
+        let names = self.names.clone();
+        let spec = NodeSpec {
+            client: self.client.clone(),
+            name: names.name,
+            description: names.description,
+            media_name: names.media_name,
+            restore_key: names.restore_key,
+            role: self.role,
+            format: ring.format(),
+            direction: self.direction,
+            period: if period > Frames(0) { period } else { ring.buffer() },
+        };
+        let node = self.server.open(spec, Arc::clone(ring))?;
+        if let Some(target) = &state.target {
+            node.set_target(Some(target.clone()));
+        }
+        Some(node)
+    }
+
+    // ---- for the server -------------------------------------------------------------------------------------------
+
+    /// Whether the node of this application and name is the stream's.
+    pub fn has_node(&self, client: &str, node: &str) -> bool {
+        self.client.id == client && self.names.name == node
+    }
+
+    /// What became of the node.
+    pub fn set_node_state(&self, node_state: NodeState) {
+        if let Some(open) = lock(&self.state).open.as_mut().filter(|open| open.node.is_some()) {
+            open.node_state = Some(node_state);
+        }
+    }
+
+    /// The user moved the node's slider.
+    pub fn set_user(&self, volume: UserVolume) {
+        lock(&self.state).user = Some(volume);
+    }
+
+    // ---- for everybody --------------------------------------------------------------------------------------------
+
+    /// Whether sound is recorded for the guest at the moment.
+    pub fn records(&self) -> bool {
+        let state = lock(&self.state);
+        self.direction == Direction::Capture
+            && state.open.as_ref().is_some_and(|open| open.running && open.node.is_some())
+    }
+
+    /// The stream as others may show it.
+    pub fn snapshot(&self) -> StreamSnapshot {
+        let state = lock(&self.state);
+        let open = state.open.as_ref().map(|open| OpenSnapshot {
+            format: open.ring.format(),
+            buffer: open.ring.buffer(),
+            period: open.period,
+            running: open.running,
+            node: open.node_state.clone(),
+            ring: Arc::clone(&open.ring),
+            voice: Arc::clone(&open.voice),
+        });
+        StreamSnapshot {
+            place: self.place,
+            direction: self.direction,
+            node_name: self.names.name.clone(),
+            user: state.user.clone(),
+            guest: state.guest.clone(),
+            target: state.target.clone(),
+            open,
+        }
+    }
+}
+
+impl State {
+    /// Lets the ring have what was set.
+    fn apply(&self) {
+        if let Some(open) = &self.open {
+            open.ring.set_gain(&mixer::factors(self.domain, &self.guest));
+        }
+    }
+}
