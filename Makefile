@@ -58,6 +58,7 @@ test: test-fast test-xen
 
 test-fast: deps
 	$(CARGO) test --locked --workspace
+	RUSTFLAGS='--cfg loom' $(CARGO) test --locked -p vsnd-pw-module --no-default-features --lib --target-dir target/loom loom_tests
 
 # After the others and alone: emulated guests play in real time, which needs a quiet machine. With CI set, a lab that
 # can't be built is a failure and not a remark.

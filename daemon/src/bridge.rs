@@ -154,7 +154,10 @@ impl Bridge {
     /// Takes up cards that came.
     fn find_cards(&mut self) -> Result<(), StoreError> {
         let store = Arc::clone(&self.context.xen.store);
-        for id in list_cards(&*store, &backends(&self.context))? {
+        let cards = list_cards(&*store, &backends(&self.context))?;
+        // Also of cards that went while no bridge ran.
+        self.context.records.retain(|card| cards.contains(&card));
+        for id in cards {
             if self.devices.contains_key(&id) {
                 continue;
             }
@@ -187,6 +190,7 @@ impl Bridge {
         if self.devices.keys().all(|other| other.frontend != id.frontend) {
             self.context.control.domain_went(id.frontend);
         }
+        self.context.records.retain(|card| card != id);
         info!(domain = %device.domain().shown(), device = %id, "the sound card was removed");
         if let Some(connection) = device.into_connection() {
             self.leaving.push((id.frontend, connection, monotonic_now() + LAST_REQUESTS));
@@ -224,8 +228,8 @@ fn backends(context: &DeviceContext) -> String {
 }
 
 /// The cards that have a directory of ours.
-fn list_cards(store: &dyn Nodes, backends: &str) -> Result<Vec<DeviceId>, StoreError> {
-    let mut cards = Vec::new();
+fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, StoreError> {
+    let mut cards = BTreeSet::new();
     for frontend in children(store, backends)? {
         let Ok(domain) = frontend.parse() else { continue };
         for device in children(store, &format!("{backends}/{frontend}"))? {
@@ -234,7 +238,9 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<Vec<DeviceId>, StoreE
             match store.read(&format!("{backends}/{frontend}/{device}/state")) {
                 Err(error @ StoreError::Disconnected(_)) => return Err(error),
                 Err(_) => (),
-                Ok(_) => cards.push(DeviceId { frontend: DomId(domain), device: number }),
+                Ok(_) => {
+                    cards.insert(DeviceId { frontend: DomId(domain), device: number });
+                }
             }
         }
     }

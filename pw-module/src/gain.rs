@@ -22,7 +22,7 @@ pub(crate) struct Gains {
 struct Gain {
     /// What it is to be.
     wanted: AtomicU32,
-    /// What the newest frame had.
+    /// What the newest frame had; NaN before the first one.
     reached: AtomicU32,
 }
 
@@ -34,13 +34,20 @@ impl Gain {
     fn get(cell: &AtomicU32) -> f32 {
         f32::from_bits(cell.load(Ordering::Relaxed))
     }
+
+    /// The factors between which the next slope lies.
+    fn ends(&self) -> (f32, f32) {
+        let (reached, wanted) = (Self::get(&self.reached), Self::get(&self.wanted));
+        (if reached.is_nan() { wanted } else { reached }, wanted)
+    }
 }
 
 impl Gains {
     /// Factors of 1.
     pub(crate) fn new(channels: u8) -> Self {
-        let unity = || AtomicU32::new(1f32.to_bits());
-        Self { channels: (0..channels).map(|_| Gain { wanted: unity(), reached: unity() }).collect() }
+        let gain =
+            |_| Gain { wanted: AtomicU32::new(1f32.to_bits()), reached: AtomicU32::new(f32::NAN.to_bits()) };
+        Self { channels: (0..channels).map(gain).collect() }
     }
 
     /// Sets the channels' factors; those that are not told stay.
@@ -53,13 +60,13 @@ impl Gains {
     /// What is played next begins with the factors that are wanted: nothing was heard before it.
     pub(crate) fn settle(&self) {
         for gain in &self.channels {
-            gain.reached.store(gain.wanted.load(Ordering::Relaxed), Ordering::Relaxed);
+            Gain::set(&gain.reached, f32::NAN);
         }
     }
 
     /// Whether samples stay as they are.
     pub(crate) fn is_unity(&self) -> bool {
-        self.channels.iter().all(|gain| Gain::get(&gain.wanted) == 1.0 && Gain::get(&gain.reached) == 1.0)
+        self.channels.iter().all(|gain| gain.ends() == (1.0, 1.0))
     }
 
     /// Applies the factors to `samples`, whole frames, and notes what came of it.
@@ -68,7 +75,7 @@ impl Gains {
     pub(crate) fn apply(&self, format: StreamFormat, samples: &mut [u8], meter: &Meter) {
         let longest = (format.rate() / SLOPE).max(1);
         for (channel, gain) in self.channels.iter().enumerate() {
-            let (from, to) = (Gain::get(&gain.reached), Gain::get(&gain.wanted));
+            let (from, to) = gain.ends();
             meter.note(channel, codec::amplify(format, samples, channel, Slope { from, to, longest }));
             Gain::set(&gain.reached, to);
         }
@@ -187,6 +194,7 @@ mod tests {
     fn a_change_is_a_slope_of_ten_milliseconds_or_a_shorter_cycle() {
         let gains = Gains::new(2);
         let mut octets = [10_000i16, 10_000].map(i16::to_le_bytes).concat().repeat(600);
+        gains.apply(stereo(SampleFormat::S16Le), &mut octets, &Meter::new(2));
         gains.set(&[0.0, 1.0]);
         gains.apply(stereo(SampleFormat::S16Le), &mut octets, &Meter::new(2));
         let heard = samples(&octets);

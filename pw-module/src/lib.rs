@@ -13,16 +13,20 @@ mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod clients;
 mod codec;
-#[cfg(feature = "pipewire")]
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
 mod gain;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod handle;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod marks;
 mod null;
 mod pages;
 mod ring;
 mod server;
+mod sync;
 mod timing;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod told;
@@ -35,12 +39,13 @@ pub mod pipewire;
 pub mod pulse;
 
 pub use format::{SampleFormat, StreamFormat};
+pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
-pub use pages::{Access, OutOfRange, Pages};
-pub use ring::{Cursor, Direction, PcmRing, RingClosed, Stopped};
+pub use pages::{Access, Counters, OutOfRange, Pages};
+pub use ring::{Direction, PcmRing, RingClosed, Stopped};
 pub use server::{
-    Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer, UserVolume,
-    VolumeEvent,
+    Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
+    UserVolume, VolumeEvent,
 };
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

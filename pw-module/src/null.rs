@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::server::{Node, NodeSpec, SoundServer};
+use crate::server::{Bounds, Node, NodeSpec, SoundServer};
 use crate::units::{Frames, Nanos};
 use crate::{PcmRing, SampleFormat, Timing};
 
@@ -35,7 +35,12 @@ struct Driving {
 impl NullClock {
     /// The clock of a run that starts at `now`; with a node it stands by, without one it drives from the first frame.
     pub fn new(now: Nanos, has_node: bool) -> Self {
-        Self { started: now, patience: if has_node { FIRST_CYCLE } else { Nanos(0) }, driving: None }
+        Self::waiting(now, if has_node { FIRST_CYCLE } else { Nanos(0) })
+    }
+
+    /// The clock of a run that goes on at `now`, and waits for a node no longer than `patience`, nor than at a start.
+    pub fn waiting(now: Nanos, patience: Nanos) -> Self {
+        Self { started: now, patience: patience.clamp(Nanos(0), FIRST_CYCLE), driving: None }
     }
 
     /// Moves the ring to where it should be at `now` if no node does. Called for every running stream at least as often
@@ -78,6 +83,10 @@ impl SoundServer for NullServer {
 
     fn carries(&self, _format: SampleFormat) -> bool {
         true
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds::NONE
     }
 }
 

@@ -6,9 +6,11 @@
 
 use std::any::Any;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -40,17 +42,22 @@ pub struct OutOfRange;
 
 /// Contiguous shared memory; unmapped when dropped, before its owner is.
 pub struct Pages {
-    base: NonNull<u8>,
-    len: usize,
+    area: Arc<Area>,
     access: Access,
     /// What must outlive the mapping: for a grant, the handle whose drop gives it back.
     _owner: Option<Box<dyn Any + Send + Sync>>,
 }
 
-// SAFETY: the memory is only reached through volatile or atomic accesses of `&self`, which any thread may make.
-unsafe impl Send for Pages {}
-// SAFETY: as above; nothing hands out references into the memory.
-unsafe impl Sync for Pages {}
+/// A range of addresses that was mapped here; unmapped when dropped.
+struct Area {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the memory is only reached through volatile or atomic accesses, which any thread may make.
+unsafe impl Send for Area {}
+// SAFETY: as above; the only references into the memory are to atomics.
+unsafe impl Sync for Area {}
 
 impl Pages {
     /// Fresh zeroed memory of `len` octets.
@@ -108,7 +115,29 @@ impl Pages {
         owner: Option<Box<dyn Any + Send + Sync>>,
     ) -> io::Result<Self> {
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { base, len, access, _owner: owner })
+        Ok(Self { area: Arc::new(Area { base, len }), access, _owner: owner })
+    }
+
+    /// A second handle on the same mapping, which stays until the last handle is dropped. An owner goes with the handle that
+    /// it was given to.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self { area: Arc::clone(&self.area), access: self.access, _owner: None }
+    }
+
+    /// Takes the memory away from all who hold the mapping, as the end of their process would: from now on they read and
+    /// write private memory that begins as zeros.
+    ///
+    /// # Errors
+    /// What mmap says; the mapping is as it was then.
+    pub fn cut(&self) -> io::Result<()> {
+        let Area { base, len } = *self.area;
+        let protection = Access::ReadWrite.protection();
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        // SAFETY: replaces exactly the range that the area owns; whoever reaches it does so by volatile or atomic accesses,
+        // which find the old memory or the new.
+        unsafe { mmap_anonymous(base.as_ptr().cast(), len, protection, flags) }?;
+        Ok(())
     }
 
     /// Keeps `owner` together with the mapping; it is dropped after the unmapping.
@@ -120,21 +149,21 @@ impl Pages {
 
     /// Octets mapped.
     pub fn len(&self) -> usize {
-        self.len
+        self.area.len
     }
 
     /// Whether nothing is mapped.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.area.len == 0
     }
 
     /// The address of `len` octets from `offset` if all of them lie inside.
     fn range(&self, offset: usize, len: usize) -> Result<*mut u8, OutOfRange> {
         let end = offset.checked_add(len).ok_or(OutOfRange)?;
-        if end > self.len {
+        if end > self.area.len {
             return Err(OutOfRange);
         }
-        Ok(self.base.as_ptr().wrapping_add(offset))
+        Ok(self.area.base.as_ptr().wrapping_add(offset))
     }
 
     fn writable(&self, offset: usize, len: usize) -> Result<*mut u8, OutOfRange> {
@@ -226,7 +255,51 @@ impl Pages {
     }
 }
 
-impl Drop for Pages {
+/// `N` counters of 64 bits: in pages that others see, or that outlive the process, or (the default) in memory of their own.
+pub struct Counters<const N: usize>(Words<N>);
+
+enum Words<const N: usize> {
+    Own([AtomicU64; N]),
+    Mapped { first: NonNull<AtomicU64>, _area: Arc<Area> },
+}
+
+// SAFETY: `first` is an address in the area, which is `Send` and `Sync` and is kept with it; only atomics lie there.
+unsafe impl<const N: usize> Send for Counters<N> {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Sync for Counters<N> {}
+
+impl<const N: usize> Counters<N> {
+    /// The counters at `offset` of `pages`, as they stand there. Their mapping is kept, whatever becomes of `pages`.
+    ///
+    /// # Errors
+    /// [`OutOfRange`], also when `offset` isn't a multiple of eight or the mapping is read-only.
+    pub fn of(pages: &Pages, offset: usize) -> Result<Self, OutOfRange> {
+        let first = pages.writable(offset, N * size_of::<AtomicU64>())?.cast::<AtomicU64>();
+        let first = NonNull::new(first).filter(|first| first.is_aligned()).ok_or(OutOfRange)?;
+        Ok(Self(Words::Mapped { first, _area: Arc::clone(&pages.area) }))
+    }
+}
+
+impl<const N: usize> Default for Counters<N> {
+    fn default() -> Self {
+        Self(Words::Own(std::array::from_fn(|_| AtomicU64::new(0))))
+    }
+}
+
+impl<const N: usize> Deref for Counters<N> {
+    type Target = [AtomicU64; N];
+
+    fn deref(&self) -> &[AtomicU64; N] {
+        match &self.0 {
+            Words::Own(words) => words,
+            // SAFETY: `of` has checked that N aligned counters lie in the area, which lives as long as `self`; every octet
+            // pattern is a valid counter.
+            Words::Mapped { first, .. } => unsafe { first.cast().as_ref() },
+        }
+    }
+}
+
+impl Drop for Area {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by a constructor and nothing keeps an address of it beyond `self`.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
@@ -261,6 +334,36 @@ mod tests {
         assert_eq!(pages.write(usize::MAX, &[0; 2]), Err(OutOfRange));
         assert_eq!(pages.load(PAGE - 2), Err(OutOfRange));
         assert_eq!(pages.load(2), Err(OutOfRange));
+    }
+
+    #[test]
+    fn counters_in_pages_are_seen_by_every_mapping_and_keep_theirs() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(PAGE as u64).unwrap();
+        let map = |access| Pages::scattered(file.as_fd(), &[0], access).unwrap();
+        let ours = Counters::<2>::of(&map(Access::ReadWrite), 16).unwrap();
+        let theirs = Counters::<2>::of(&map(Access::ReadWrite), 16).unwrap();
+        ours[1].store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(theirs[1].load(Ordering::Relaxed), u64::MAX);
+        assert_eq!(theirs[0].load(Ordering::Relaxed), 0);
+        for offset in [4, PAGE - 8, usize::MAX] {
+            assert!(Counters::<2>::of(&map(Access::ReadWrite), offset).is_err(), "{offset}");
+        }
+        assert!(Counters::<2>::of(&map(Access::ReadOnly), 0).is_err());
+    }
+
+    #[test]
+    fn memory_that_was_cut_off_is_nobody_elses() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(PAGE as u64).unwrap();
+        let map = || Pages::scattered(file.as_fd(), &[0], Access::ReadWrite).unwrap();
+        let (world, process) = (map(), map());
+        let held = process.share();
+        held.store(0, 7).unwrap();
+        process.cut().unwrap();
+        assert_eq!(held.load(0), Ok(0));
+        held.store(0, 9).unwrap();
+        assert_eq!(world.load(0), Ok(7));
     }
 
     #[test]

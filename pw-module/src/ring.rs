@@ -6,14 +6,12 @@
 //! wrote nothing, silence is played and the position runs on.
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
-use std::cell::UnsafeCell;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
 use crate::gain::{Gains, Meter};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
 use crate::write::resolve_write;
-use crate::{Pages, StreamFormat, Timing};
+use crate::{Cursor, Marks, Pages, StreamFormat, Timing};
 
 /// Which way the frames go, as the guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,32 +20,6 @@ pub enum Direction {
     Playback,
     /// The desktop's sound is written into the guest's ring.
     Capture,
-}
-
-/// Whether the converter runs, and how far it has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Between START and STOP.
-    pub running: bool,
-    /// Running, and not moved since START.
-    pub fresh: bool,
-    /// Frames consumed (playback) or captured since OPEN, counting whole buffers for the rest after a stop.
-    pub position: Frames,
-}
-
-const RUNNING: u64 = 1 << 63;
-const FRESH: u64 = 1 << 62;
-
-impl Cursor {
-    fn pack(self) -> u64 {
-        let flags = if self.running { RUNNING } else { 0 } | if self.fresh { FRESH } else { 0 };
-        (self.position.0 & !(RUNNING | FRESH)) | flags
-    }
-
-    fn unpack(word: u64) -> Self {
-        let position = Frames(word & !(RUNNING | FRESH));
-        Self { running: word & RUNNING != 0, fresh: word & FRESH != 0, position }
-    }
 }
 
 /// How many frames the first cycle of a run moves. A guest takes a period for elapsed when the position is *beyond* its
@@ -77,12 +49,7 @@ pub struct PcmRing {
     gate: AtomicU32,
     /// `None` once closed. Reached only inside the gate, or after it is closed and empty.
     pages: UnsafeCell<Option<Pages>>,
-    /// A packed [`Cursor`]: one word, so that a stop and a cycle at the same time agree on the order.
-    cursor: AtomicU64,
-    /// The position up to which the guest has written.
-    written: AtomicU64,
-    /// When a node last served the ring, in nanoseconds of CLOCK_MONOTONIC; `i64::MIN` before the first time.
-    last_cycle: AtomicI64,
+    marks: Marks,
     starved: AtomicU64,
     underruns: AtomicU64,
     missed_cycles: AtomicU64,
@@ -103,6 +70,17 @@ unsafe impl Sync for PcmRing {}
 impl PcmRing {
     /// A ring of `buffer` frames at the beginning of `pages`, at rest at position 0.
     pub fn new(direction: Direction, format: StreamFormat, buffer: Frames, pages: Pages) -> Self {
+        Self::with_marks(direction, format, buffer, pages, Marks::default())
+    }
+
+    /// A ring of `buffer` frames at the beginning of `pages`, as far as its marks say.
+    pub fn with_marks(
+        direction: Direction,
+        format: StreamFormat,
+        buffer: Frames,
+        pages: Pages,
+        marks: Marks,
+    ) -> Self {
         debug_assert!(format.octets(buffer).0 <= pages.len() as u64);
         Self {
             direction,
@@ -110,9 +88,7 @@ impl PcmRing {
             buffer: Frames(buffer.0.max(1)),
             gate: AtomicU32::new(0),
             pages: UnsafeCell::new(Some(pages)),
-            cursor: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            last_cycle: AtomicI64::new(i64::MIN),
+            marks,
             starved: AtomicU64::new(0),
             underruns: AtomicU64::new(0),
             missed_cycles: AtomicU64::new(0),
@@ -137,14 +113,26 @@ impl PcmRing {
         self.buffer
     }
 
-    /// Whether the converter runs, and where it is.
+    /// Whether the converter runs, and where it is. That of a closed ring doesn't run.
     pub fn cursor(&self) -> Cursor {
-        Cursor::unpack(self.cursor.load(Ordering::Acquire))
+        let cursor = self.marks.cursor();
+        let closed = self.gate.load(Ordering::Acquire) & CLOSED != 0;
+        Cursor { running: cursor.running && !closed, ..cursor }
     }
 
     /// The position up to which the guest has written (playback).
     pub fn written(&self) -> Frames {
-        Frames(self.written.load(Ordering::Acquire))
+        self.marks.written()
+    }
+
+    /// The position that the guest was last told.
+    pub fn told(&self) -> Frames {
+        self.marks.told()
+    }
+
+    /// The guest is about to be told `position`.
+    pub fn tell(&self, position: Frames) {
+        self.marks.set_told(position);
     }
 
     /// Frames of silence that were played because the guest had not written them.
@@ -165,7 +153,7 @@ impl PcmRing {
 
     /// When a node last served the ring; the lowest value before the first time.
     pub fn last_cycle(&self) -> Nanos {
-        Nanos(self.last_cycle.load(Ordering::Acquire))
+        self.marks.last_cycle()
     }
 
     /// The newest snapshot, if any was published in this run.
@@ -181,34 +169,23 @@ impl PcmRing {
 
     // ---- the stream's side ----------------------------------------------------------------------------------------
 
-    fn move_cursor(&self, change: impl Fn(Cursor) -> Cursor) -> Cursor {
-        let mut seen = self.cursor.load(Ordering::Acquire);
-        loop {
-            let next = change(Cursor::unpack(seen));
-            match self.cursor.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Cursor::unpack(seen),
-                Err(newer) => seen = newer,
-            }
-        }
-    }
-
     /// START: the converter runs from the present position, which lies at ring offset 0.
     pub fn start(&self) {
         self.timing.clear();
-        self.move_cursor(|cursor| Cursor { running: true, fresh: true, ..cursor });
+        self.marks.move_cursor(|cursor| Cursor { running: true, fresh: true, ..cursor });
     }
 
     /// STOP: the position is rounded up to a whole buffer and what was written is forgotten. Returns the cursor as it
     /// was before, from which [`resume`](Self::resume) can go on.
     pub fn stop(&self) -> Stopped {
         let buffer = self.buffer;
-        let was = self.move_cursor(|cursor| Cursor {
+        let was = self.marks.move_cursor(|cursor| Cursor {
             running: false,
             fresh: false,
             position: cursor.position.round_up_to(buffer),
         });
         let written = self.written().max(was.position);
-        self.written.store(self.cursor().position.0, Ordering::Release);
+        self.marks.set_written(self.cursor().position);
         self.timing.clear();
         Stopped { position: was.position, ahead: written - was.position }
     }
@@ -217,9 +194,9 @@ impl PcmRing {
     pub fn resume(&self, stopped: Stopped) {
         let offset = Frames(stopped.position.0 % self.buffer.0);
         let base = self.cursor().position;
-        self.written.store((base + offset + stopped.ahead).0, Ordering::Release);
+        self.marks.set_written(base + offset + stopped.ahead);
         self.timing.clear();
-        self.move_cursor(|_| Cursor { running: true, fresh: true, position: base + offset });
+        self.marks.move_cursor(|_| Cursor { running: true, fresh: true, position: base + offset });
     }
 
     /// WRITE: the guest has put `length` frames at ring offset `offset`, believing the converter to be at `known` (the
@@ -230,7 +207,7 @@ impl PcmRing {
     pub fn wrote(&self, offset: Frames, length: Frames, known: Frames) {
         let written = self.written();
         let end = resolve_write(self.buffer, written, known, offset, length);
-        self.written.store(end.max(written).0, Ordering::Release);
+        self.marks.set_written(end.max(written));
     }
 
     /// Sets the factor by which each channel is multiplied, as an amplitude. A change is a slope of 10 ms or of the cycle if
@@ -240,18 +217,17 @@ impl PcmRing {
     }
 
     /// CLOSE: takes the memory away from readers, waiting for a copy under way (microseconds), and unmaps it. A reader
-    /// finds silence from now on.
+    /// finds silence from now on, and leaves the marks as they are: they may be another ring's by then.
     pub fn close(&self) {
         let before = self.gate.fetch_or(CLOSED, Ordering::AcqRel);
         if before & CLOSED != 0 {
             return;
         }
-        self.move_cursor(|cursor| Cursor { running: false, fresh: false, ..cursor });
         while self.gate.load(Ordering::Acquire) != CLOSED {
-            std::thread::yield_now();
+            yield_now();
         }
         // SAFETY: the gate is closed and empty: no access to the cell is under way and none can begin.
-        let pages = unsafe { (*self.pages.get()).take() };
+        let pages = self.pages.with_mut(|pages| unsafe { (*pages).take() });
         drop(pages);
     }
 
@@ -279,7 +255,7 @@ impl PcmRing {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
         let result = if before & CLOSED == 0 {
             // SAFETY: this access is counted in the gate, so `close` won't take the pages out until it has ended.
-            unsafe { (*self.pages.get()).as_ref() }.map(access)
+            self.pages.with(|pages| unsafe { (*pages).as_ref() }.map(access))
         } else {
             None
         };
@@ -293,12 +269,19 @@ impl PcmRing {
     ///
     /// For a callback.
     pub fn play(&self, now: Nanos, out: &mut [u8]) -> Option<i64> {
+        let first = self.with_pages(|pages| self.play_from(pages, now, out)).flatten();
+        if first.is_none() {
+            self.format.fill_silence(out);
+        }
+        first
+    }
+
+    fn play_from(&self, pages: &Pages, now: Nanos, out: &mut [u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((out.len() / size) as u64);
-        self.last_cycle.store(now.0, Ordering::Release);
+        self.marks.set_last_cycle(now);
         let cursor = self.cursor();
         if !cursor.running {
-            self.format.fill_silence(out);
             return None;
         }
         let moved = moved(cursor, frames);
@@ -307,16 +290,10 @@ impl PcmRing {
         let written = self.written();
         let ready = Frames(written.0.saturating_sub(cursor.position.0)).min(moved).min(self.buffer);
         let (sound, silence) = out.split_at_mut(ready.0 as usize * size);
-        let copied = self.with_pages(|pages| {
-            for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
-                if let Some(part) = sound.get_mut(part) {
-                    let _ = pages.read(ring_offset, part);
-                }
+        for (ring_offset, part) in segments(self.buffer, size, cursor.position, sound.len()) {
+            if let Some(part) = sound.get_mut(part) {
+                let _ = pages.read(ring_offset, part);
             }
-        });
-        if copied.is_none() {
-            self.format.fill_silence(out);
-            return None;
         }
         if cursor.fresh {
             self.gains.settle();
@@ -333,9 +310,13 @@ impl PcmRing {
     ///
     /// For a callback.
     pub fn capture(&self, now: Nanos, input: &[u8]) -> Option<i64> {
+        self.with_pages(|pages| self.capture_into(pages, now, input)).flatten()
+    }
+
+    fn capture_into(&self, pages: &Pages, now: Nanos, input: &[u8]) -> Option<i64> {
         let size = self.format.frame_octets() as usize;
         let frames = Frames((input.len() / size) as u64);
-        self.last_cycle.store(now.0, Ordering::Release);
+        self.marks.set_last_cycle(now);
         let cursor = self.cursor();
         if !cursor.running {
             return None;
@@ -348,11 +329,11 @@ impl PcmRing {
             self.gains.settle();
         }
         self.meter.turn(now);
-        self.with_pages(|pages| {
-            for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
-                self.record(pages, ring_offset, kept.get(part).unwrap_or_default());
+        for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
+            if let Some(part) = kept.get(part) {
+                self.record(pages, ring_offset, part);
             }
-        })?;
+        }
         self.advance(cursor, moved, Frames(0));
         Some(first_of(cursor, moved, frames))
     }
@@ -406,10 +387,7 @@ impl PcmRing {
     /// Moves the cursor unless a stop or another reader was faster, and counts what was missing.
     fn advance(&self, from: Cursor, frames: Frames, missing: Frames) {
         let next = Cursor { running: true, fresh: false, position: from.position + frames };
-        let moved = self
-            .cursor
-            .compare_exchange(from.pack(), next.pack(), Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok();
+        let moved = self.marks.advance(from, next);
         if moved && missing > Frames(0) {
             if missing < frames || from.position == self.written() {
                 self.underruns.fetch_add(1, Ordering::Relaxed);

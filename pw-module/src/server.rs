@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::units::Frames;
+use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, StreamFormat};
 
 /// The application that a node belongs to in a mixer: one per domain, and one connection to the server each, because
@@ -135,14 +135,33 @@ pub(crate) fn clean(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
+/// What streams a server can carry, whatever their sample format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The most channels of a stream.
+    pub channels: u8,
+    /// The most frames a second.
+    pub rate: u32,
+    /// The shortest ring that does not run dry between two of the server's cycles.
+    pub buffer: Nanos,
+}
+
+impl Bounds {
+    /// Of a server that carries whatever a guest can ask for.
+    pub const NONE: Self = Self { channels: u8::MAX, rate: u32::MAX, buffer: Nanos(0) };
+}
+
 /// A sound server. Its methods never wait for the server: they post a command to the server's thread and return.
 pub trait SoundServer: Send + Sync {
     /// Shows `ring` as a node until the returned handle is dropped. Failures arrive as [`NodeState::Failed`].
     /// `None`: this server has no nodes, and the ring is left to the [`NullClock`](crate::NullClock).
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>>;
 
-    /// Sample formats that the server carries: as they are, or as others of the same width without loss.
+    /// Sample formats that the server carries, as they are or as others.
     fn carries(&self, format: crate::SampleFormat) -> bool;
+
+    /// What streams the server can carry as far as is known now, from memory.
+    fn bounds(&self) -> Bounds;
 }
 
 /// A node's handle. Dropping it plays the tail to its last frame and takes the node away; it never waits.

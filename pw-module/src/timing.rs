@@ -1,7 +1,6 @@
 //! What a node says of its clock after each cycle.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-
+use crate::sync::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence, spin_loop};
 use crate::units::{Frames, Nanos};
 
 /// One snapshot of a ring's progress, published by the reader at the end of a cycle.
@@ -23,8 +22,11 @@ pub struct Timing {
 /// The newest [`Timing`], readable at any time without a lock (a seqlock). A writer that finds another at work gives up.
 #[derive(Default)]
 pub(crate) struct Snapshot {
-    /// Even: at rest. Zero: nothing published yet.
+    /// Even: at rest. Counts on through every run: a number that came again would let a reader take parts of two
+    /// snapshots for one.
     sequence: AtomicU32,
+    /// Whether there is a snapshot of this run.
+    published: AtomicBool,
     at: AtomicI64,
     heard: AtomicI64,
     given: AtomicU64,
@@ -32,54 +34,53 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    fn begin(&self) -> Option<u32> {
+    /// Returns whether nobody else was writing.
+    fn write(&self, timing: Option<Timing>) -> bool {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        if sequence % 2 == 1 {
-            return None;
+        let at_rest = sequence.is_multiple_of(2);
+        let claim = |from| {
+            self.sequence.compare_exchange(from, from + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        };
+        if !at_rest || !claim(sequence) {
+            return false;
         }
-        let claimed = self
-            .sequence
-            .compare_exchange(sequence, sequence + 1, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok();
-        std::sync::atomic::fence(Ordering::Release);
-        claimed.then_some(sequence)
+        fence(Ordering::Release);
+        self.published.store(timing.is_some(), Ordering::Relaxed);
+        if let Some(timing) = timing {
+            self.at.store(timing.at.0, Ordering::Relaxed);
+            self.heard.store(timing.heard, Ordering::Relaxed);
+            self.given.store(timing.given.0, Ordering::Relaxed);
+            self.cycle.store(timing.cycle.0, Ordering::Relaxed);
+        }
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+        true
     }
 
     pub(crate) fn store(&self, timing: Timing) {
-        let Some(sequence) = self.begin() else { return };
-        self.at.store(timing.at.0, Ordering::Relaxed);
-        self.heard.store(timing.heard, Ordering::Relaxed);
-        self.given.store(timing.given.0, Ordering::Relaxed);
-        self.cycle.store(timing.cycle.0, Ordering::Relaxed);
-        // 0 means "nothing yet", so the count skips it when it wraps.
-        let next = sequence.wrapping_add(2);
-        self.sequence.store(if next == 0 { 2 } else { next }, Ordering::Release);
+        self.write(Some(timing));
     }
 
     pub(crate) fn clear(&self) {
-        while self.begin().is_none() {
-            std::hint::spin_loop();
+        while !self.write(None) {
+            spin_loop();
         }
-        self.sequence.store(0, Ordering::Release);
     }
 
     pub(crate) fn load(&self) -> Option<Timing> {
         loop {
             let before = self.sequence.load(Ordering::Acquire);
-            if before == 0 {
-                return None;
-            }
+            let published = self.published.load(Ordering::Relaxed);
             let timing = Timing {
                 at: Nanos(self.at.load(Ordering::Relaxed)),
                 heard: self.heard.load(Ordering::Relaxed),
                 given: Frames(self.given.load(Ordering::Relaxed)),
                 cycle: Frames(self.cycle.load(Ordering::Relaxed)),
             };
-            std::sync::atomic::fence(Ordering::Acquire);
+            fence(Ordering::Acquire);
             if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
-                return Some(timing);
+                return published.then_some(timing);
             }
-            std::hint::spin_loop();
+            spin_loop();
         }
     }
 }

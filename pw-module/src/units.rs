@@ -76,6 +76,11 @@ impl Nanos {
         Frames(u64::try_from(nanos * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX))
     }
 
+    /// Whole milliseconds; none for a negative time.
+    pub const fn millis(self) -> u64 {
+        if self.0 < 0 { 0 } else { self.0.unsigned_abs() / 1_000_000 }
+    }
+
     /// Milliseconds as nanoseconds.
     pub const fn from_millis(millis: i64) -> Nanos {
         Nanos(millis * 1_000_000)

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
-use vsnd_pw_module::{Direction, NodeState, SampleFormat};
+use vsnd_pw_module::{Bounds, Direction, Nanos, NodeState, SampleFormat, SoundServer};
 use vsnd_tests::pipewire::Endpoint;
 
 use crate::guest::{Desk, Feeder, PATIENCE, eventually, passed, ring, spec, stereo};
@@ -210,4 +210,11 @@ fn a_node_that_somebody_destroys_comes_back() {
     desk.running(&spec.name);
     let position = ring.cursor().position.0;
     passed(&ring, position + 4_800);
+}
+
+/// A ring has to hold what the graph takes at once: two of the shortest cycles that the server is configured for.
+#[test]
+fn the_shortest_ring_is_that_of_the_servers_shortest_cycle() {
+    let desk = Desk::with(Options { min_quantum: 960, quantum: 960, ..Options::default() });
+    assert_eq!(desk.server.bounds(), Bounds { channels: 64, rate: u32::MAX, buffer: Nanos::from_millis(40) });
 }

@@ -13,8 +13,33 @@ use vsnd_tests::pulse::{PrivatePulse, Recorder, SINK};
 use vsnd_tests::rings::{Busy, Events};
 
 pub use vsnd_tests::rings::{
-    PATIENCE, contents, eventually, expected, keeping_pace, passed, put, ring, stereo, write,
+    PATIENCE, contents, eventually, expected, keeping_pace, octets, passed, put, ring, stereo, write,
 };
+
+/// Every sample format that there is.
+pub const CARRIED: [SampleFormat; 20] = [
+    SampleFormat::U8,
+    SampleFormat::S16Le,
+    SampleFormat::S16Be,
+    SampleFormat::S24In32Le,
+    SampleFormat::S24In32Be,
+    SampleFormat::S32Le,
+    SampleFormat::S32Be,
+    SampleFormat::F32Le,
+    SampleFormat::F32Be,
+    SampleFormat::MuLaw,
+    SampleFormat::ALaw,
+    // carried as others
+    SampleFormat::S8,
+    SampleFormat::U16Le,
+    SampleFormat::U16Be,
+    SampleFormat::U24In32Le,
+    SampleFormat::U24In32Be,
+    SampleFormat::U32Le,
+    SampleFormat::U32Be,
+    SampleFormat::F64Le,
+    SampleFormat::F64Be,
+];
 
 /// What speaks PulseAudio's protocol.
 pub enum Private {

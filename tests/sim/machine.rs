@@ -1,39 +1,56 @@
 //! A machine with a running bridge, and a sound server that keeps what it is given.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::Config;
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::runtime::Records;
 use vsnd_bridge::sim::frontend::{Kernel, SimCard, SimGuest};
-use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor};
-use vsnd_bridge::stream::Pacer;
-use vsnd_bridge::xen::DomId;
+use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor, Process};
+use vsnd_bridge::stream::{Pacer, Record};
+use vsnd_bridge::xen::{DomId, StoreError};
 use vsnd_pw_module::{
-    Direction, Frames, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing, monotonic_now,
+    Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
+    monotonic_now,
 };
 
 pub const SOON: Duration = Duration::from_secs(10);
 pub const DOM0: DomId = DomId(0);
+/// Every guest may record.
+pub const POLICY: &str = "[default]\ncapture = \"allow\"\n";
+const RECORDS: &str = "vsnd-bridge";
 
 /// A bridge at work in Dom0 of a simulated machine.
 pub struct Machine {
     pub xen: Hypervisor,
     /// Of the present bridge.
     pub control: Control,
-    end: Option<oneshot::Sender<()>>,
-    bridge: Option<JoinHandle<()>>,
+    /// Where the bridge of the moment leaves what the next one takes over.
+    runtime: TempDir,
+    bridge: Option<RunningBridge>,
+}
+
+struct RunningBridge {
+    process: Process,
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<Result<(), StoreError>>,
 }
 
 impl Machine {
     pub fn start(server: Arc<dyn SoundServer>) -> Self {
-        Self::with_config(server, "[default]\ncapture = \"allow\"\n")
+        Self::with_config(server, POLICY)
     }
 
     pub fn with_config(server: Arc<dyn SoundServer>, config: &str) -> Self {
@@ -43,30 +60,59 @@ impl Machine {
     }
 
     pub fn without_bridge() -> Self {
-        Self { xen: Hypervisor::new(), control: Control::default(), end: None, bridge: None }
+        let (xen, control, runtime) = (Hypervisor::new(), Control::default(), tempfile::tempdir().unwrap());
+        Self { xen, control, runtime, bridge: None }
     }
 
     /// Starts the bridge; also again, on the same machine.
     pub fn start_bridge(&mut self, server: Arc<dyn SoundServer>, config: &str) {
         let config = Config::parse(config, Path::new("test")).unwrap();
         let (pacer, control) = (Pacer::start().unwrap(), self.control.clone());
-        let context = DeviceContext { xen: self.xen.dom0(), server, pacer, control };
+        let process = self.xen.process(DOM0);
+        let records = Arc::new(Records::open(&self.records()).unwrap());
+        let context = DeviceContext { xen: process.xen(), server, pacer, records, control };
         let (end, ended) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let bridge = Bridge::new(context, config).unwrap();
-            runtime.block_on(bridge.run(async { drop(ended.await) })).unwrap();
+            runtime.block_on(bridge.run(async { drop(ended.await) }))
         };
-        self.bridge = Some(std::thread::spawn(run));
-        self.end = Some(end);
+        self.bridge = Some(RunningBridge { process, end, thread: std::thread::spawn(run) });
     }
 
-    /// Ends the bridge and waits until it is gone.
+    /// Ends the bridge, as SIGTERM does, and waits until it is gone.
     pub fn end_bridge(&mut self) {
-        drop(self.end.take());
-        if let Some(bridge) = self.bridge.take() {
-            bridge.join().unwrap();
+        if let Some(RunningBridge { end, thread, .. }) = self.bridge.take() {
+            drop(end);
+            thread.join().unwrap().unwrap();
         }
+    }
+
+    /// Ends the bridge, as SIGKILL does: it does nothing more to guests, nor to what it has left for the next.
+    pub fn kill_bridge(&mut self) {
+        let Some(RunningBridge { process, end, thread }) = self.bridge.take() else { return };
+        let before = contents(&self.records());
+        process.kill().unwrap();
+        // Its ghost keeps the directory, and may close what it no longer reaches. The next bridge gets what was open before, and
+        // how far that had come in the end.
+        let after = contents(&self.records());
+        self.runtime = tempfile::tempdir().unwrap();
+        DirBuilder::new().mode(0o700).create(self.records()).unwrap();
+        for (name, mut record) in before {
+            if let Some(last) = after.get(&name).filter(|_| record.len() >= Record::OCTETS) {
+                let marks = Record::OCTETS - Marks::OCTETS..Record::OCTETS;
+                record[marks.clone()].copy_from_slice(&last[marks]);
+            }
+            std::fs::write(self.records().join(name), record).unwrap();
+        }
+        drop(end);
+        // What it says of the store that it lost is not of interest.
+        drop(thread.join().unwrap());
+    }
+
+    /// The directory of what the bridge leaves.
+    pub fn records(&self) -> PathBuf {
+        self.runtime.path().join(RECORDS)
     }
 
     /// A guest with a simple card, booted, its card there.
@@ -91,10 +137,31 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Joining a bridge that panicked would end the process, and the first panic with it.
-        drop(self.end.take());
         if !std::thread::panicking() {
             self.end_bridge();
         }
+    }
+}
+
+/// The files of a directory, by name.
+fn contents(directory: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = directory.read_dir().unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
+}
+
+/// SIGKILL between two cycles of the server, and the next bridge at once.
+pub fn restart(machine: &mut Machine, tape: &mut Tape) {
+    tape.cut();
+    machine.kill_bridge();
+    machine.start_bridge(Arc::new(tape.clone()), POLICY);
+}
+
+/// Waits until the condition holds.
+pub fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -142,7 +209,11 @@ pub struct Running {
 #[derive(Clone)]
 pub struct Tape {
     quantum: Frames,
+    bounds: Bounds,
     recordings: Arc<Mutex<Vec<Recording>>>,
+    /// Taken by whoever stops all cycles.
+    cycles: Arc<RwLock<bool>>,
+    nodes: Arc<AtomicUsize>,
 }
 
 /// What one node heard, or a microphone that counts frames.
@@ -163,7 +234,29 @@ struct TapeNode {
 
 impl Tape {
     pub fn new(quantum: u64) -> Self {
-        Self { quantum: Frames(quantum), recordings: Arc::default() }
+        let (bounds, recordings, nodes) = (Bounds::NONE, Arc::default(), Arc::default());
+        Self { quantum: Frames(quantum), bounds, recordings, cycles: Arc::new(RwLock::new(true)), nodes }
+    }
+
+    /// One that carries no more than this.
+    pub fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::new(256) }
+    }
+
+    /// The nodes of the present bridge are called no more; those of the next one are. Returns between two cycles.
+    pub fn cut(&mut self) {
+        *self.cycles.write().unwrap() = false;
+        self.cycles = Arc::new(RwLock::new(true));
+    }
+
+    /// Nodes that are made from now on are never called, or are again.
+    pub fn hush(&mut self, hushed: bool) {
+        self.cycles = Arc::new(RwLock::new(!hushed));
+    }
+
+    /// Nodes that there are.
+    pub fn nodes(&self) -> usize {
+        self.nodes.load(Ordering::Acquire)
     }
 
     pub fn recordings(&self) -> Vec<Recording> {
@@ -191,9 +284,17 @@ impl SoundServer for Tape {
             ended: Arc::clone(&ended),
         });
         let node = TapeNode { target, ended: Arc::clone(&ended) };
-        let quantum = self.quantum;
-        std::thread::spawn(move || run_node(&ring, quantum, &heard, &ended));
+        let (quantum, cycles, nodes) = (self.quantum, Arc::clone(&self.cycles), Arc::clone(&self.nodes));
+        nodes.fetch_add(1, Ordering::AcqRel);
+        std::thread::spawn(move || {
+            run_node(&ring, quantum, &heard, &ended, &cycles);
+            nodes.fetch_sub(1, Ordering::AcqRel);
+        });
         Some(Box::new(node))
+    }
+
+    fn bounds(&self) -> Bounds {
+        self.bounds
     }
 
     fn carries(&self, _format: SampleFormat) -> bool {
@@ -218,12 +319,22 @@ impl Drop for TapeNode {
 }
 
 /// Calls the ring at every cycle, catching up when the machine was late.
-fn run_node(ring: &PcmRing, quantum: Frames, heard: &Mutex<Vec<u8>>, ended: &AtomicBool) {
+fn run_node(
+    ring: &PcmRing,
+    quantum: Frames,
+    heard: &Mutex<Vec<u8>>,
+    ended: &AtomicBool,
+    cycles: &RwLock<bool>,
+) {
     let format = ring.format();
     let mut cycle = vec![0; format.octets(quantum).0 as usize];
     let mut at = monotonic_now();
     let mut counted = 0u32;
     while !ended.load(Ordering::Acquire) {
+        let called = cycles.read().unwrap();
+        if !*called {
+            return;
+        }
         let first = match ring.direction() {
             Direction::Playback => ring.play(at, &mut cycle),
             Direction::Capture => {
@@ -242,6 +353,7 @@ fn run_node(ring: &PcmRing, quantum: Frames, heard: &Mutex<Vec<u8>>, ended: &Ato
             ring.publish(Timing { at, heard: first, given, cycle: quantum });
             heard.lock().unwrap().extend_from_slice(&cycle);
         }
+        drop(called);
         at += quantum.duration(format.rate());
         let left = at - monotonic_now();
         if left.0 > 0 {

@@ -3,5 +3,8 @@
 
 mod bus;
 mod machine;
+mod no_events;
+mod play;
+mod reattach;
 mod sound;
 mod volume;

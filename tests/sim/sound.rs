@@ -3,37 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle, State};
-use vsnd_pw_module::{Direction, Frames, NullServer};
+use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, State};
+use vsnd_bridge::sndif::Errno;
+use vsnd_pw_module::{Bounds, Direction, Frames, Nanos, NullServer};
 
-use super::machine::{DOM0, Machine, Running, Tape, in_real_time};
-
-/// Frames that count themselves, from 1: silence is no frame of it.
-fn counting(frames: std::ops::Range<u32>) -> Vec<u8> {
-    frames.flat_map(|frame| (frame + 1).to_le_bytes()).collect()
-}
-
-fn numbers(octets: &[u8]) -> Vec<u32> {
-    octets.chunks_exact(4).map(|frame| u32::from_le_bytes(frame.try_into().unwrap())).collect()
-}
-
-fn open(guest: &Running, direction: Direction, period: u64, buffer: u64) -> PcmHandle {
-    let pcm = guest.card.open(0, direction).unwrap();
-    pcm.hw_params(HwParams::cd(period, buffer)).unwrap();
-    pcm
-}
-
-fn write_all(pcm: &PcmHandle, mut data: &[u8]) {
-    while !data.is_empty() {
-        let written = pcm.write(data).unwrap();
-        data = &data[written.0 as usize * 4..];
-    }
-}
-
-fn check_clean(guest: &Running, machine: &Machine) {
-    assert_eq!(guest.card.harm(), []);
-    assert_eq!(machine.xen.deferred_grants(guest.domain.id()), 0, "memory was given up while mapped");
-}
+use super::machine::{DOM0, Machine, Tape, in_real_time};
+use super::play::{check_clean, counting, numbers, open, write_all};
 
 #[test]
 fn a_second_is_played_and_drained_five_times_over_in_both_kernels() {
@@ -155,6 +130,23 @@ fn playback_and_capture_of_two_guests_at_once() {
         assert_eq!(clients.into_iter().collect::<Vec<_>>(), ["play", "work"]);
         guests.iter().for_each(|guest| check_clean(guest, &machine));
     });
+}
+
+/// The guest's driver asks before an application may choose: it never comes to an OPEN that is refused.
+#[test]
+fn a_guest_is_offered_what_the_sound_server_carries() {
+    let bounds = Bounds { channels: 1, rate: 44_100, buffer: Nanos::from_millis(100) };
+    let machine = Machine::start(Arc::new(Tape::within(bounds)));
+    let guest = machine.guest("work", Kernel::Since2026);
+    let pcm = guest.card.open(0, Direction::Playback).unwrap();
+    let ranges = pcm.ranges().unwrap();
+    assert_eq!((ranges.channels.max, ranges.rates.max), (1, 44_100));
+    assert_eq!(ranges.buffer.min, Frames(4_410));
+    let mono = HwParams { channels: 1, rate: 44_100, ..HwParams::cd(1_102, 4_410) };
+    let invalid = Err(PcmError::Refused(Errno::Invalid));
+    assert_eq!(pcm.hw_params(HwParams { channels: 2, ..mono }), invalid);
+    assert_eq!(pcm.hw_params(HwParams { buffer: Frames(4_409), ..mono }), invalid);
+    pcm.hw_params(mono).unwrap();
 }
 
 #[test]

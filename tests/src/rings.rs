@@ -236,13 +236,18 @@ pub fn write(ring: &PcmRing, from: u64, to: u64) {
 /// Puts the `frames` frames of the noise from `first` into the ring at `offset`.
 pub fn put(ring: &PcmRing, offset: u64, first: u64, frames: u64) {
     let format = ring.format();
+    ring.write(format.octets(Frames(offset)), &octets(format, first, first + frames)).unwrap();
+    ring.wrote(Frames(offset), Frames(frames), ring.cursor().position);
+}
+
+/// Frames `from..to` of the noise as they lie in a ring.
+pub fn octets(format: StreamFormat, from: u64, to: u64) -> Vec<u8> {
     let channels = u64::from(format.channels());
-    let mut data = Vec::with_capacity(format.octets(Frames(frames)).0 as usize);
-    for index in first * channels..(first + frames) * channels {
+    let mut data = Vec::new();
+    for index in from * channels..to * channels {
         encode(&mut data, format.sample(), noise(index));
     }
-    ring.write(format.octets(Frames(offset)), &data).unwrap();
-    ring.wrote(Frames(offset), Frames(frames), ring.cursor().position);
+    data
 }
 
 /// The samples of frames `from..to` of the noise as a sink hears them.

@@ -6,6 +6,7 @@ mod demo;
 mod log;
 mod run;
 mod server;
+mod signals;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

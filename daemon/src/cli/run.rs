@@ -1,23 +1,32 @@
 //! `vsnd-bridge run`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::runtime::{Records, RuntimeError};
 use vsnd_bridge::state::StateFile;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
 
+use super::signals::Asked;
 use super::{RunArgs, server};
 
-/// Serves all guests until told to end.
+/// Serves all guests until told to end. What they have open stays open for the next bridge.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let policy = args.policy()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = {
+        let _inside = runtime.enter();
+        Asked::listen().context("signals")?
+    };
+    let records = Arc::new(records()?);
     let control = control();
     let told = control.clone();
     let server = server::start(args.service.server.server(), move |event| {
@@ -27,21 +36,31 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
-    let bridge = Bridge::new(DeviceContext { xen, server, pacer, control }, policy).context("XenStore")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let shutdown = async move {
-            tokio::select! {
-                _ = terminate.recv() => (),
-                _ = interrupt.recv() => (),
-            }
-        };
-        info!("serving the sound cards of domain {own}'s guests");
-        bridge.run(shutdown).await.context("XenStore went away; start again once xenstored runs")?;
-        anyhow::Ok(ExitCode::SUCCESS)
-    })
+    let context = DeviceContext { xen, server, pacer, records, control };
+    let bridge = Bridge::new(context, policy).context("XenStore")?;
+    info!("serving the sound cards of domain {own}'s guests");
+    runtime
+        .block_on(bridge.run(asked.first()))
+        .context("XenStore went away; start again once xenstored runs")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a bridge before left, and this one leaves. One that finds no place for it serves all the same.
+fn records() -> anyhow::Result<Records> {
+    let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) else {
+        warn!(
+            "$XDG_RUNTIME_DIR is not set: guests that play will notice when this bridge ends or is started again"
+        );
+        return Ok(Records::default());
+    };
+    match Records::open(&directory.join("vsnd-bridge")) {
+        Ok(records) => Ok(records),
+        Err(error @ RuntimeError::Taken) => Err(error.into()),
+        Err(error) => {
+            warn!("guests that play will notice when this bridge ends or is started again: {error}");
+            Ok(Records::default())
+        }
+    }
 }
 
 /// The controls, with what the user changed before.

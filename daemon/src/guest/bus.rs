@@ -10,6 +10,9 @@ use crate::sndif::BusState;
 /// How long InitWait is held: the toolstack waits to read exactly this state, and would miss it if a running guest's
 /// frontend answered at once and we went on.
 const HOLD_INIT_WAIT: Nanos = Nanos::from_millis(200);
+/// A card that is taken over may have to wait for the kernel to take the bridge before apart: first for so long, then
+/// twice as long each time.
+const FIRST_TAKE_OVER_BACK_OFF: Nanos = Nanos::from_millis(2);
 /// A device that keeps failing or reconnecting is tried again after this time, twice as long after each further failure.
 const FIRST_BACK_OFF: Nanos = Nanos::from_millis(250);
 /// The longest time between two tries.
@@ -41,6 +44,9 @@ pub enum Step {
     Offer,
     /// Map, bind and serve, then write Connected.
     Connect,
+    /// Map, bind and serve what a bridge before has connected, from where it left. No state changes: Linux would take its card
+    /// away from the application that plays.
+    TakeOver,
     /// Unmap and unbind, then look again.
     Release,
     /// Write this state.
@@ -70,7 +76,16 @@ impl Bus {
 
     /// Connecting failed at `now`.
     pub fn failed(&mut self, now: Nanos) {
-        let back_off = FIRST_BACK_OFF.0.saturating_mul(1 << self.failures.min(16)).min(LONGEST_BACK_OFF.0);
+        self.back_off(now, FIRST_BACK_OFF);
+    }
+
+    /// Taking over failed at `now`, because another still has what the guest offers.
+    pub fn not_yet_free(&mut self, now: Nanos) {
+        self.back_off(now, FIRST_TAKE_OVER_BACK_OFF);
+    }
+
+    fn back_off(&mut self, now: Nanos, first: Nanos) {
+        let back_off = first.0.saturating_mul(1 << self.failures.min(16)).min(LONGEST_BACK_OFF.0);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now + Nanos(back_off);
     }
@@ -116,7 +131,8 @@ impl Bus {
             // Refused: the frontend leaves Initialised when it sees Closed, and is offered a new try then.
             Closed if self.failures > 0 => Step::Rest,
             // The bridge was started again: the frontend still publishes its rings.
-            Connected => Step::Connect,
+            Connected if facts.now < self.not_before => Step::Wait(self.not_before),
+            Connected => Step::TakeOver,
             InitWait if facts.now >= held_until => Step::Connect,
             InitWait => Step::Wait(held_until),
             Unknown | Initialising | Closed => self.offer_when_due(facts),
@@ -203,6 +219,16 @@ mod tests {
 
     #[test]
     fn a_started_bridge_takes_over_what_is_connected() {
-        assert_eq!(Bus::default().next(facts(Connected, Connected)), Step::Connect);
+        let mut bus = Bus::default();
+        let left = facts(Connected, Connected);
+        assert_eq!(bus.next(left), Step::TakeOver);
+        bus.not_yet_free(left.now);
+        assert_eq!(bus.next(left), Step::Wait(Nanos::from_millis(1_002)));
+        assert_eq!(bus.next(Facts { now: Nanos::from_millis(1_002), ..left }), Step::TakeOver);
+        assert_eq!(
+            bus.next(facts(Connected, Initialised)),
+            Step::Wait(Nanos::from_millis(1_002)),
+            "unanswered yet"
+        );
     }
 }

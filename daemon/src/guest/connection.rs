@@ -15,7 +15,7 @@ use crate::sndif::{
     BackRing, CardConfig, ConfigError, EventPage, Request, Response, RingError, Transport, check_version,
     keys,
 };
-use crate::stream::{EventWriter, PcmStream, Signals, StreamSetup};
+use crate::stream::{EventWriter, Incarnation, PcmStream, Record, Signals, StreamSetup};
 use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort};
 
 /// Requests answered for one stream before the others have their turn: a ring holds no more.
@@ -59,11 +59,28 @@ pub enum ConnectError {
     Thread(String),
 }
 
-/// A connected card. Dropping it ends its thread, which closes the streams, unmaps the rings and frees the ports.
+/// Where a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The frontend has just published its rings: nothing is open.
+    Anew,
+    /// Where a bridge before left it.
+    TakeOver,
+}
+
+/// A connected card. Dropping it ends its thread, which unmaps the rings and frees the ports. What is open stays so for the
+/// next process, unless the card is [released](Self::release).
 pub struct Connection {
     events: Arc<dyn Events>,
-    ended: Arc<AtomicBool>,
+    end: Arc<End>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// How a card's thread is told to end.
+#[derive(Default)]
+struct End {
+    due: AtomicBool,
+    released: AtomicBool,
 }
 
 /// One stream's two channels: requests, and position events.
@@ -90,6 +107,7 @@ impl Connection {
         policy: DomainPolicy,
         config: &CardConfig,
         frontend: &str,
+        start: Start,
     ) -> Result<Self, ConnectError> {
         let events = (context.xen.open_events)()?;
         let mut channels = Vec::new();
@@ -99,33 +117,41 @@ impl Connection {
                 let place = format!("PCM {} stream {}", pcm.index, stream.index);
                 let directory = keys::stream_directory(frontend, pcm.index, stream.index);
                 let transport = Transport::read(&*context.xen.store, &directory)?;
+                let stream_place =
+                    Place { card: id.device, pcm: pcm.index.into(), stream: stream.index.into() };
+                let record = context.records.of(id.frontend, stream_place);
                 let setup = StreamSetup {
                     domain: domain.clone(),
-                    place: Place { card: id.device, pcm: pcm.index.into(), stream: stream.index.into() },
+                    place: stream_place,
                     pcm_name: pcm.name.clone(),
                     direction: stream.direction,
                     limits: stream.limits.clone(),
                     policy,
                 };
-                let channel = Channel::open(context, &events, id, setup, transport);
+                let channel = Channel::open(context, &events, setup, transport, record, start);
                 channels.push(channel.map_err(|error| error.of(place))?);
             }
         }
-        let ended = Arc::new(AtomicBool::new(false));
+        let end = Arc::<End>::default();
         let thread = {
-            let (events, ended) = (Arc::clone(&events), Arc::clone(&ended));
+            let (events, end) = (Arc::clone(&events), Arc::clone(&end));
             std::thread::Builder::new()
                 .name(format!("guest {id}"))
-                .spawn(move || serve(&*events, &mut channels, &ended))
+                .spawn(move || serve(&*events, &mut channels, &end))
                 .map_err(|error| ConnectError::Thread(error.to_string()))?
         };
-        Ok(Self { events, ended, thread: Some(thread) })
+        Ok(Self { events, end, thread: Some(thread) })
+    }
+
+    /// Ends it for good: the streams are closed, and the next process finds nothing of them.
+    pub fn release(self) {
+        self.end.released.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Release);
+        self.end.due.store(true, Ordering::Release);
         self.events.wake();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -156,15 +182,17 @@ impl Channel {
     fn open(
         context: &DeviceContext,
         events: &Arc<dyn Events>,
-        id: DeviceId,
         setup: StreamSetup,
         transport: Transport,
+        record: Record,
+        start: Start,
     ) -> Result<Self, ChannelError> {
+        let guest = setup.domain.id;
         let page = |reference: GrantRef| {
-            let mapped = context.xen.grants.map(id.frontend, &[reference], Access::ReadWrite);
+            let mapped = context.xen.grants.map(guest, &[reference], Access::ReadWrite);
             mapped.map_err(ChannelError::Grant)
         };
-        let bind = |port: RemotePort| events.bind(id.frontend, port).map_err(ChannelError::Event);
+        let bind = |port: RemotePort| events.bind(guest, port).map_err(ChannelError::Event);
         let ring = BackRing::attach(page(transport.ring)?).map_err(|_| ChannelError::Page(OutOfRange))?;
         let event_page = EventPage::attach(page(transport.events)?).map_err(ChannelError::Page)?;
         let (requests, positions) = (bind(transport.ring_port)?, bind(transport.events_port)?);
@@ -173,7 +201,16 @@ impl Channel {
             positions: Box::new(move || notifier.notify(positions)),
             answer: Box::new(move || waker.wake()),
         };
-        let stream = PcmStream::new(context, setup, EventWriter::new(event_page), signals);
+        let incarnation = Incarnation { uuid: setup.domain.uuid_number(), transport };
+        let left = match start {
+            Start::Anew => Ok(None),
+            Start::TakeOver => record.left(&incarnation),
+        };
+        if start == Start::Anew || left.is_err() {
+            record.begin(&incarnation);
+        }
+        let mut stream = PcmStream::new(context, setup, EventWriter::new(event_page), signals, record);
+        stream.take_over(left);
         Ok(Self { requests, positions, ring, stream, held: None, broken: false })
     }
 
@@ -226,12 +263,19 @@ impl Channel {
 }
 
 /// The card's thread.
-fn serve(events: &dyn Events, channels: &mut [Channel], ended: &AtomicBool) {
+fn serve(events: &dyn Events, channels: &mut [Channel], end: &End) {
     let mut ports = Vec::new();
     let mut again = Vec::new();
-    // What came before the ports were bound was notified to nobody.
-    ports.extend(channels.iter().map(|channel| channel.requests));
-    while !ended.load(Ordering::Acquire) {
+    // What came before the ports were bound was notified to nobody, and a bridge before may have died between an answer and
+    // its notification.
+    for channel in channels.iter_mut() {
+        events.notify(channel.requests);
+        if channel.answer(events) {
+            again.push(channel.requests);
+        }
+        channel.stream.run_on();
+    }
+    while !end.due.load(Ordering::Acquire) {
         for port in ports.drain(..) {
             for channel in channels.iter_mut() {
                 if channel.requests == port && channel.answer(events) {
@@ -257,7 +301,11 @@ fn serve(events: &dyn Events, channels: &mut [Channel], ended: &AtomicBool) {
         }
     }
     for channel in channels.iter_mut() {
-        channel.stream.close();
+        if end.released.load(Ordering::Relaxed) {
+            channel.stream.release();
+        } else {
+            channel.stream.leave();
+        }
         events.unbind(channel.requests);
         events.unbind(channel.positions);
     }

@@ -7,10 +7,11 @@ use tracing::{debug, error, info, warn};
 use vsnd_pw_module::{SoundServer, monotonic_now};
 
 use super::bus::{Bus, Facts, Step};
-use super::connection::{ConnectError, Connection};
+use super::connection::{ConnectError, Connection, Start};
 use super::names::Domain;
 use crate::config::DomainPolicy;
 use crate::control::Control;
+use crate::runtime::Records;
 use crate::sndif::{BusState, CardConfig, ConfigError, Problem, SUPPORTED_VERSIONS};
 use crate::stream::Pacer;
 use crate::xen::{DomId, Nodes, StoreError, Watch, Xen};
@@ -41,6 +42,8 @@ pub struct DeviceContext {
     pub pacer: Pacer,
     /// What the user sees of guests, and changes.
     pub control: Control,
+    /// What the next process takes over.
+    pub records: Arc<Records>,
 }
 
 /// What a look at a device came to.
@@ -121,9 +124,12 @@ impl Device {
                 Step::Rest => return Ok(Outcome::Rest),
                 Step::Wait(until) => return Ok(Outcome::LookAgain(until)),
                 Step::Offer => self.offer(context)?,
-                Step::Connect => self.connect(context)?,
+                Step::Connect => self.connect(context, Start::Anew)?,
+                Step::TakeOver => self.connect(context, Start::TakeOver)?,
                 Step::Release => {
-                    self.connection = None;
+                    if let Some(connection) = self.connection.take() {
+                        connection.release();
+                    }
                     info!(domain = %self.domain.shown(), device = %self.id, "sound card released");
                 }
                 Step::Write(state) => self.write_state(context, state)?,
@@ -177,14 +183,14 @@ impl Device {
         Ok(())
     }
 
-    fn connect(&mut self, context: &DeviceContext) -> Result<(), StoreError> {
+    fn connect(&mut self, context: &DeviceContext, start: Start) -> Result<(), StoreError> {
         // A bridge that starts beside a running guest finds the rings published, and takes the configuration now.
         if self.config.is_none() {
             self.take_config(context)?;
         }
         let connected = match &self.config {
             Some(Ok(config)) => {
-                Connection::open(context, self.id, &self.domain, self.policy, config, &self.frontend)
+                Connection::open(context, self.id, &self.domain, self.policy, config, &self.frontend, start)
             }
             // Told when it was taken.
             Some(Err(_)) => {
@@ -195,15 +201,25 @@ impl Device {
         };
         match connected {
             Ok(connection) => {
-                info!(domain = %self.domain.shown(), device = %self.id, "sound card connected");
+                let how = if start == Start::Anew { "connected" } else { "taken over" };
+                info!(domain = %self.domain.shown(), device = %self.id, "sound card {how}");
                 self.connection = Some(connection);
                 self.bus.connected();
-                self.write_state(context, BusState::Connected)
+                match start {
+                    Start::Anew => self.write_state(context, BusState::Connected),
+                    Start::TakeOver => Ok(()),
+                }
             }
             Err(ConnectError::Config(ConfigError {
                 problem: Problem::Store(error @ StoreError::Disconnected(_)),
                 ..
             })) => Err(error),
+            // Closing it would silence a guest that another bridge serves.
+            Err(error @ ConnectError::Event { .. }) if start == Start::TakeOver => {
+                warn!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be taken over yet: {error}");
+                self.bus.not_yet_free(monotonic_now());
+                Ok(())
+            }
             Err(error) => {
                 error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}");
                 self.bus.failed(monotonic_now());

@@ -71,6 +71,12 @@ impl Domain {
         }
     }
 
+    /// The UUID as a number; 0 for none.
+    pub fn uuid_number(&self) -> u128 {
+        let digits = self.uuid.as_deref().and_then(uuid).map(|uuid| uuid.replace('-', ""));
+        digits.and_then(|digits| u128::from_str_radix(&digits, 16).ok()).unwrap_or(0)
+    }
+
     /// The key of everything that is remembered of the domain: its UUID, its name where it has none. Never the domid, which
     /// the next domain gets.
     fn key(&self) -> String {
@@ -179,6 +185,7 @@ mod tests {
         assert_eq!(names.description, "work: Main");
         assert_eq!(names.media_name, "Main");
         assert_eq!(names.restore_key, "vsnd.ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55.0.0.1");
+        assert_eq!(work.uuid_number(), 0xab8a_8e6e_3d4c_4d6f_9f6e_2f9c_8b1d_7a55);
     }
 
     #[test]

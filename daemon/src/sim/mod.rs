@@ -31,5 +31,5 @@ pub mod signal;
 
 pub use hypervisor::{
     Attached, BadCard, Card, Connection, Faults, GrantedPages, Guest, GuestPort, Holdings, Hypervisor,
-    Limits, PAGE, Pcm, Settings, Stream, ToolstackError,
+    Limits, PAGE, Pcm, Process, Settings, Stream, ToolstackError,
 };

@@ -62,6 +62,7 @@ fn the_example_of_the_header_is_read_with_what_each_level_hands_down() {
         rates: Rates::Listed(vec![8000, 32_000, 44_100, 48_000, 96_000]),
         formats: formats(&[PcmFormat::S8, PcmFormat::U8, PcmFormat::S16Le, PcmFormat::S16Be]),
         buffer: Octets(262_144),
+        ..Limits::default()
     };
     let stream = |index, direction, unique_id: &str, limits| Stream {
         index,

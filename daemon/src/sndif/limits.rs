@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vsnd_pw_module::{Frames, Octets, StreamFormat};
+use vsnd_pw_module::{Bounds, Frames, Nanos, Octets, StreamFormat};
 
 use super::{Errno, FormatCode, FormatSet, HwParams, Interval, Open, PcmFormat};
 
@@ -28,6 +28,14 @@ impl Rates {
         match self {
             Self::Any(range) => range.contains(rate),
             Self::Listed(rates) => rates.contains(&rate),
+        }
+    }
+
+    /// Those of at most `most` frames a second.
+    fn up_to(&self, most: u32) -> Self {
+        match self {
+            Self::Any(range) => Self::Any(Interval::new(range.min, range.max.min(most))),
+            Self::Listed(rates) => Self::Listed(rates.iter().copied().filter(|rate| *rate <= most).collect()),
         }
     }
 
@@ -66,6 +74,8 @@ pub struct Limits {
     pub formats: FormatSet,
     /// The greatest buffer.
     pub buffer: Octets,
+    /// The shortest buffer, in time: what the sound server takes at once has to be in it.
+    pub shortest_buffer: Nanos,
 }
 
 impl Default for Limits {
@@ -76,6 +86,7 @@ impl Default for Limits {
             rates: Rates::Any(Interval::new(5512, 48_000)),
             formats: [PcmFormat::U8, PcmFormat::S16Le].into_iter().collect(),
             buffer: Octets(64 * 1024),
+            shortest_buffer: Nanos(0),
         }
     }
 }
@@ -95,6 +106,9 @@ pub enum Refusal {
     /// The buffer is empty, ends inside a frame, or is too long.
     #[error("a buffer of {0} is not one of whole frames ({1} each) up to {2}")]
     Buffer(Octets, Octets, Octets),
+    /// The buffer is too short for the sound server.
+    #[error("a buffer of {0} ms is shorter than the sound server's {1} ms")]
+    ShortBuffer(u64, u64),
     /// The period ends inside a frame, is too short, or longer than the buffer.
     #[error(
         "a period of {0} is not one of whole frames ({1} each) from {SHORTEST_PERIOD} up to the buffer's {2}"
@@ -109,12 +123,30 @@ impl Refusal {
     }
 }
 
+/// The greatest rate at which `frames` frames last for `shortest`, to the whole frame.
+fn fastest(shortest: Nanos, frames: Frames) -> u32 {
+    let beyond = (u128::from(frames.0) + 1) * 1_000_000_000;
+    let rate = beyond.div_ceil(u128::from(shortest.0.max(1).unsigned_abs())) - 1;
+    u32::try_from(rate).unwrap_or(u32::MAX)
+}
+
 /// Octets of one sample.
 fn sample_octets(format: PcmFormat) -> Option<u64> {
     format.sample_format().map(|sample| sample.octets().into())
 }
 
 impl Limits {
+    /// These limits as far as a sound server can carry them.
+    #[must_use]
+    pub fn within(&self, bounds: Bounds) -> Self {
+        Self {
+            channels: Interval::new(self.channels.min, self.channels.max.min(bounds.channels)),
+            rates: self.rates.up_to(bounds.rate),
+            shortest_buffer: self.shortest_buffer.max(bounds.buffer),
+            ..*self
+        }
+    }
+
     /// Checks an OPEN, and says what shape the stream has then. A period of zero (no events) is allowed.
     ///
     /// # Errors
@@ -135,6 +167,11 @@ impl Limits {
         let whole = |octets: Octets| format.frames(octets).is_some();
         if open.buffer == Octets(0) || open.buffer > self.buffer || !whole(open.buffer) {
             return Err(Refusal::Buffer(open.buffer, frame, self.buffer));
+        }
+        let frames = format.frames(open.buffer).unwrap_or_default();
+        if frames < self.shortest_buffer.frames(open.rate) {
+            let [has, needs] = [frames.duration(open.rate), self.shortest_buffer].map(Nanos::millis);
+            return Err(Refusal::ShortBuffer(has, needs));
         }
         let fits = open.period >= SHORTEST_PERIOD && open.period <= open.buffer && whole(open.period);
         if open.period != Octets(0) && !fits {
@@ -178,7 +215,10 @@ impl Limits {
         let period =
             left.period.intersection(Interval::new(shortest, Frames(left.buffer.max.0 / LEAST_PERIODS)))?;
         let two_periods = Frames(period.min.0 * LEAST_PERIODS);
-        let buffer = left.buffer.intersection(Interval::new(two_periods, longest))?;
+        let least_buffer = two_periods.max(self.shortest_buffer.frames(left.rates.min));
+        let buffer = left.buffer.intersection(Interval::new(least_buffer, longest))?;
+        let slow = Interval::new(left.rates.min, fastest(self.shortest_buffer, buffer.max));
+        let rates = self.rates.within(left.rates.intersection(slow)?)?;
 
         // What buffer and period say of the size of a frame.
         let fits = |size: u64| {
@@ -189,7 +229,7 @@ impl Limits {
         let many = self.buffer.0 / (smallest * buffer.min.0).max(1);
         let narrow = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
         let channels = left.channels.intersection(Interval::new(narrow(fewest), narrow(many)))?;
-        Some(HwParams { formats, channels, buffer, period, rates: left.rates })
+        Some(HwParams { formats, channels, buffer, period, rates })
     }
 }
 

@@ -83,6 +83,36 @@ fn listed_rates_are_offered_from_the_least_to_the_greatest_inside() {
 }
 
 #[test]
+fn what_the_server_cannot_carry_is_not_offered_and_not_admitted() {
+    let bounds = Bounds { channels: 32, rate: 50_000, buffer: Nanos::from_millis(10) };
+    let limits = Limits {
+        channels: Interval::new(1, 64),
+        rates: Rates::Listed(vec![8000, 44_100, 48_000, 96_000]),
+        ..Limits::default()
+    };
+    let within = limits.within(bounds);
+    let left = within.narrow(&everything()).unwrap();
+    assert_eq!((left.channels, left.rates), (Interval::new(1, 32), Interval::new(8000, 48_000)));
+    assert_eq!(left.buffer.min, Frames(80), "10 ms of the lowest rate");
+    let mut asked = everything();
+    asked.buffer.max = Frames(479);
+    assert_eq!(within.narrow(&asked).unwrap().rates, Interval::new(8000, 44_100));
+    let good = Open { buffer: Octets(480 * 4), period: Octets(240 * 4), ..open(&limits) };
+    assert!(within.admit(&good).is_ok());
+    let refusals = [
+        (Open { channels: 33, ..good }, "33 channels are not 1 to 32"),
+        (Open { rate: 96_000, ..good }, "rate 96000 is none of 8000,44100,48000"),
+        (
+            Open { buffer: Octets(479 * 4), ..good },
+            "a buffer of 9 ms is shorter than the sound server's 10 ms",
+        ),
+    ];
+    for (open, message) in refusals {
+        assert_eq!(within.admit(&open).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
 fn formats_that_no_server_plays_are_not_offered_though_configured() {
     let formats = [PcmFormat::Mpeg, PcmFormat::S16Le].into_iter().collect();
     let limits = Limits { formats, ..Limits::default() };
@@ -130,14 +160,20 @@ fn limits() -> impl Strategy<Value = Limits> {
         any::<[u16; 2]>().prop_map(|[a, b]| Rates::Any(Interval::new(a.min(b).into(), a.max(b).into()))),
         proptest::collection::vec(1u32..200_000, 1..6).prop_map(Rates::Listed),
     ];
-    (1u8..9, 0u8..9, rates, any::<u32>(), 64u64..1 << 24).prop_map(|(least, more, rates, formats, buffer)| {
-        Limits {
+    let (channels, shortest_buffer) = ((1u8..9, 0u8..9), shortest_buffer());
+    (channels, rates, any::<u32>(), 64u64..1 << 24, shortest_buffer).prop_map(
+        |((least, more), rates, formats, buffer, shortest_buffer)| Limits {
             channels: Interval::new(least, least + more),
             rates,
             formats: FormatSet::from_bits(formats.into()),
             buffer: Octets(buffer),
-        }
-    })
+            shortest_buffer,
+        },
+    )
+}
+
+fn shortest_buffer() -> impl Strategy<Value = Nanos> {
+    prop_oneof![Just(Nanos(0)), (0i64..400_000_000).prop_map(Nanos)]
 }
 
 fn frames() -> impl Strategy<Value = Interval<Frames>> {
@@ -233,6 +269,13 @@ fn choices() -> impl Strategy<Value = (Limits, Choice)> {
                     _ => other.formats.iter().chain([choice.format]).collect(),
                 },
                 buffer: Octets((choice.buffer * choice.frame() + slack[2]).saturating_sub(slack[3] / 2)),
+                shortest_buffer: match which {
+                    2 => other.shortest_buffer,
+                    3..6 => Nanos(
+                        Frames(choice.buffer).duration(choice.rate).0 + slack[4] as i64 * 20_000 - 20_000,
+                    ),
+                    _ => Nanos(0),
+                },
             };
             (limits, choice)
         },

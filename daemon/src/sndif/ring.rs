@@ -54,13 +54,18 @@ impl BackRing {
     /// Takes up a ring where its responses ended, so that a restarted backend serves what is still unanswered. On a
     /// fresh page that is its beginning.
     ///
+    /// Linux gives a request up after 3 s and sends the next, without a look at the room in the ring. Of more than a ring
+    /// that no backend was there to answer, the newest overwrote the oldest: those are passed over.
+    ///
     /// # Errors
     /// [`RingError::Page`] when the mapping is shorter than a page.
     pub fn attach(pages: Pages) -> Result<Self, RingError> {
         if pages.len() < PAGE {
             return Err(OutOfRange.into());
         }
-        let start = pages.load(RSP_PROD)?;
+        let (rsp_prod, req_prod) = (pages.load(RSP_PROD)?, pages.load(REQ_PROD)?);
+        let unanswered = req_prod.wrapping_sub(rsp_prod).min(RING_SLOTS);
+        let start = req_prod.wrapping_sub(unanswered);
         Ok(Self { pages, req_cons: start, rsp_prod: start })
     }
 
@@ -387,6 +392,24 @@ mod tests {
         assert_eq!(back.take(), Ok(Some(packet(1))));
         assert_eq!(back.take(), Ok(Some(packet(2))));
         assert_eq!(back.take(), Ok(None));
+    }
+
+    #[test]
+    fn of_more_than_a_ring_that_nobody_answered_the_newest_are_served() {
+        let [front, back, page] = shared_pages();
+        let mut front = FrontRing::init_at(front, u32::MAX - 20).unwrap();
+        // Linux counts on and looks at no room.
+        for number in 0..RING_SLOTS + 8 {
+            front.rsp_cons = front.req_prod;
+            front.push(&packet(number)).unwrap();
+        }
+        let mut back = BackRing::attach(back).unwrap();
+        for number in 8..RING_SLOTS + 8 {
+            assert_eq!(back.take(), Ok(Some(packet(number))));
+            back.respond(&packet(number)).unwrap();
+        }
+        assert_eq!(back.take(), Ok(None));
+        assert_eq!(page.load(RSP_PROD), page.load(REQ_PROD));
     }
 
     #[test]

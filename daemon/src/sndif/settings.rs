@@ -143,6 +143,7 @@ impl Settings {
             rates: self.rates.clone().map_or(default.rates, Rates::Listed),
             formats: self.formats.unwrap_or(default.formats),
             buffer: self.buffer.unwrap_or(default.buffer),
+            ..default
         })
     }
 }

@@ -12,8 +12,8 @@ use crate::sndif::{Event, EventPage};
 /// Writes positions into a stream's event page. Numbers are given at the moment of writing, so none is ever lost.
 pub struct EventWriter {
     page: EventPage,
-    /// Slots filled since the last OPEN; the channel's own count is the page's.
-    since_open: u32,
+    /// The channel's own count, which is the page's, at the last OPEN.
+    opened_at: u32,
     /// The newest position that found no room.
     pending: Option<Octets>,
 }
@@ -21,13 +21,20 @@ pub struct EventWriter {
 impl EventWriter {
     /// A writer that goes on where the page stands (an untouched page: at 0).
     pub fn new(page: EventPage) -> Self {
-        Self { page, since_open: 0, pending: None }
+        Self { opened_at: page.produced(), page, pending: None }
     }
 
-    /// OPEN: positions count from 0 again, and what waited is of the past.
-    pub fn opened(&mut self) {
-        self.since_open = 0;
+    /// OPEN: events are numbered from 0 again, and what waited is of the past. Returns what
+    /// [`take_over`](Self::take_over) asks for.
+    pub fn opened(&mut self) -> u32 {
+        self.opened_at = self.page.produced();
         self.pending = None;
+        self.opened_at
+    }
+
+    /// The stream is open since the channel's count was at `opened_at`.
+    pub fn take_over(&mut self, opened_at: u32) {
+        self.opened_at = opened_at;
     }
 
     /// CLOSE: nothing may follow, as old kernels would take a left-over position for one of the next OPEN.
@@ -45,14 +52,14 @@ impl EventWriter {
     /// Puts in what waits, if there is room now. Returns whether the guest is to be notified.
     pub fn flush(&mut self) -> bool {
         let Some(position) = self.pending else { return false };
-        let numbered_alike = self.page.produced() as u16 == self.since_open as u16;
+        let numbered_alike = self.of_channel() == self.of_open();
         if self.page.free() < if numbered_alike { 1 } else { 2 } {
             return false;
         }
         self.pending = None;
-        self.put(self.page.produced() as u16, position);
+        self.put(self.of_channel(), position);
         if !numbered_alike {
-            self.put(self.since_open as u16, position);
+            self.put(self.of_open(), position);
         }
         true
     }
@@ -62,11 +69,19 @@ impl EventWriter {
         self.pending.is_some()
     }
 
+    /// The next event's number since the channel was made.
+    fn of_channel(&self) -> u16 {
+        self.page.produced() as u16
+    }
+
+    /// The next event's number since the last OPEN.
+    fn of_open(&self) -> u16 {
+        self.page.produced().wrapping_sub(self.opened_at) as u16
+    }
+
     fn put(&mut self, id: u16, position: Octets) {
-        // Room was checked, and only this writer fills slots.
-        if self.page.push(&Event { id, position }) {
-            self.since_open = self.since_open.wrapping_add(1);
-        }
+        // Room was checked, and only this writer fills slots: it always fits.
+        self.page.push(&Event { id, position });
     }
 }
 
@@ -172,18 +187,24 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_bridge_goes_on_with_the_channels_number() {
-        let [ours, theirs, again] = shared_pages();
-        let page = FrontEventPage::init(theirs).unwrap();
-        let mut front = Front { page, restarts: false, expected: 0, accepted: Vec::new() };
-        let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
-        writer.opened();
-        writer.send(Octets(1));
-        front.interrupt();
-        let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
-        writer.opened();
-        writer.send(Octets(2));
-        front.interrupt();
-        assert_eq!(front.accepted, [1, 2]);
+    fn a_restarted_bridge_goes_on_with_both_numbers() {
+        for restarts in [false, true] {
+            let [ours, theirs, again] = shared_pages();
+            let page = FrontEventPage::init(theirs).unwrap();
+            let mut front = Front { page, restarts, expected: 0, accepted: Vec::new() };
+            let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
+            let mut opened_at = 0;
+            for position in 1..=2 {
+                front.open();
+                opened_at = writer.opened();
+                writer.send(Octets(position));
+                front.interrupt();
+            }
+            let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
+            writer.take_over(opened_at);
+            writer.send(Octets(3));
+            front.interrupt();
+            assert_eq!(front.accepted, [2, 3], "restarts: {restarts}");
+        }
     }
 }

@@ -1,9 +1,10 @@
-//! One PCM stream: states, position clock, event writer.
+//! One PCM stream: states, position clock, event writer, record.
 
 mod clock;
 mod events;
 mod pacer;
 mod pcm;
+mod record;
 mod strip;
 mod voice;
 
@@ -11,5 +12,6 @@ pub use clock::PositionClock;
 pub use events::EventWriter;
 pub use pacer::{Cadence, Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};
+pub use record::{Disbelief, Incarnation, Left, Record};
 pub use strip::{OpenSnapshot, Reading, StreamSnapshot, Strip};
 pub use voice::Signals;

@@ -3,11 +3,14 @@
 use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
-use tracing::{debug, warn};
-use vsnd_pw_module::{Access, Direction, Frames, Nanos, Octets, Pages, PcmRing, StreamFormat, monotonic_now};
+use tracing::{debug, info, warn};
+use vsnd_pw_module::{
+    Access, Direction, Frames, Nanos, Octets, Pages, PcmRing, SoundServer, StreamFormat, monotonic_now,
+};
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
+use super::record::{Disbelief, Left, Record};
 use super::strip::Strip;
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::DomainPolicy;
@@ -55,8 +58,10 @@ pub struct PcmStream {
     grants: Arc<dyn Grants>,
     control: Control,
     strip: Arc<Strip>,
+    server: Arc<dyn SoundServer>,
     pacer: Pacer,
     voice: SharedVoice,
+    record: Record,
     open: Option<OpenStream>,
     complaints: (Nanos, u32),
 }
@@ -112,12 +117,13 @@ impl Refusal {
 }
 
 impl PcmStream {
-    /// A closed stream that tells the guest its position by `events` and `signals`.
+    /// A closed stream that tells the guest its position by `events` and `signals`, and the next process by `record`.
     pub fn new(
         context: &DeviceContext,
         mut setup: StreamSetup,
         events: EventWriter,
         signals: Signals,
+        record: Record,
     ) -> Self {
         let server = Arc::clone(&context.server);
         let carried =
@@ -129,8 +135,10 @@ impl PcmStream {
             strip: context.control.strip(&setup, Arc::clone(&server)),
             setup,
             grants: Arc::clone(&context.xen.grants),
+            server,
             pacer: context.pacer.clone(),
             voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
+            record,
             open: None,
             complaints: (Nanos(i64::MIN), 0),
         }
@@ -202,8 +210,13 @@ impl PcmStream {
         lock(&self.voice).flush();
     }
 
+    /// What the configuration allows, as far as the sound server carries it now.
+    fn limits(&self) -> Limits {
+        self.setup.limits.within(self.server.bounds())
+    }
+
     fn query(&mut self, request: &Request, asked: &HwParams) -> Response {
-        match self.setup.limits.narrow(asked) {
+        match self.limits().narrow(asked) {
             Some(params) => Response { hw_params: Some(params), ..request.response(Ok(())) },
             None => request.response(Err(Errno::Invalid)),
         }
@@ -212,16 +225,62 @@ impl PcmStream {
     fn open(&mut self, asked: &Open) -> Result<(), OpenError> {
         // ALSA's hw_params of an open stream frees the old buffer without a CLOSE.
         self.close();
-        let format = self.setup.limits.admit(asked)?;
+        self.record.marks().reset();
+        let (ring, period) = self.map(asked)?;
+        let opened_at = self.strip.open(&ring, period, &self.voice, |voice, has_node| {
+            voice.open(Arc::clone(&ring), period, has_node, monotonic_now())
+        });
+        self.open = Some(OpenStream { format: ring.format(), buffer: asked.buffer, ring });
+        self.record.opened(asked, opened_at);
+        Ok(())
+    }
+
+    /// Goes on with what a bridge before left open, if it did and that can be believed. It stands still until
+    /// [`run_on`](Self::run_on).
+    pub fn take_over(&mut self, left: Result<Option<Left>, Disbelief>) {
+        let domain = self.setup.domain.shown();
+        let Place { card, pcm, stream } = self.setup.place;
+        match left {
+            Ok(None) => (),
+            Ok(Some(left)) => match self.reopen(&left) {
+                Ok(()) => info!(%domain, card, pcm, stream, "an open stream is taken over"),
+                Err(error) => {
+                    warn!(%domain, card, pcm, stream, "the stream can't be taken over, its application has to open it again: {error}");
+                }
+            },
+            Err(why) => info!(%domain, card, pcm, stream, "nothing is taken over: {why}"),
+        }
+    }
+
+    /// As an OPEN, and checked as such; the stream is closed if it fails.
+    fn reopen(&mut self, left: &Left) -> Result<(), OpenError> {
+        let (ring, period) = self.map(&left.open).inspect_err(|_| self.record.closed())?;
+        self.strip.open(&ring, period, &self.voice, |voice, has_node| {
+            voice.take_over(Arc::clone(&ring), period, has_node, left.opened_at, monotonic_now());
+        });
+        self.open = Some(OpenStream { format: ring.format(), buffer: left.open.buffer, ring });
+        Ok(())
+    }
+
+    /// Starts what was taken over, if the guest has not stopped it: after all requests that waited for an answer, because a
+    /// position must not be told to a guest that has closed the stream.
+    pub fn run_on(&self) {
+        if lock(&self.voice).is_running() {
+            self.run();
+        }
+    }
+
+    /// Maps the guest's buffer: the ring, and its period.
+    fn map(&self, asked: &Open) -> Result<(Arc<PcmRing>, Frames), OpenError> {
+        let format = self.limits().admit(asked)?;
         // Whole frames, or they would not have been admitted.
         let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
         let (buffer, period) = (frames(asked.buffer), frames(asked.period));
         let references = self.references(asked)?;
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
-        let ring = Arc::new(PcmRing::new(self.setup.direction, format, buffer, pages));
-        self.strip.open(Arc::clone(&ring), period, &self.voice);
-        self.open = Some(OpenStream { format, buffer: asked.buffer, ring });
-        Ok(())
+        let (direction, marks) = (self.setup.direction, self.record.marks());
+        let ring = Arc::new(PcmRing::with_marks(direction, format, buffer, pages, marks));
+        Ok((ring, period))
     }
 
     /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
@@ -235,12 +294,23 @@ impl PcmStream {
         })
     }
 
-    /// CLOSE, or the end of the card: the guest's memory is unmapped when this returns, and the node goes once its tail
-    /// is heard.
+    /// CLOSE: the guest's memory is unmapped when this returns, and the node goes once its tail is heard.
     pub fn close(&mut self) {
+        self.record.closed();
+        self.leave();
+    }
+
+    /// The end of the bridge: as [`close`](Self::close), but what was open stays so for the next one.
+    pub fn leave(&mut self) {
         lock(&self.voice).close();
         self.strip.close();
         self.open = None;
+    }
+
+    /// The end of the card: there is nothing to take over any more.
+    pub fn release(&mut self) {
+        self.close();
+        self.record.forget();
     }
 
     fn span(&self, name: &'static str, span: Span) -> Result<(Frames, Frames), Refusal> {
@@ -282,6 +352,14 @@ impl PcmStream {
         }
     }
 
+    /// The stream has begun to run.
+    fn run(&self) {
+        self.pacer.add(&self.voice);
+        if self.strip.start() {
+            self.control.capture_requested(self.setup.domain.id);
+        }
+    }
+
     fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {
         self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
         let mut voice = lock(&self.voice);
@@ -294,12 +372,7 @@ impl PcmStream {
         }
         drop(voice);
         match trigger {
-            Trigger::Start | Trigger::Resume => {
-                self.pacer.add(&self.voice);
-                if self.strip.start() {
-                    self.control.capture_requested(self.setup.domain.id);
-                }
-            }
+            Trigger::Start | Trigger::Resume => self.run(),
             Trigger::Stop | Trigger::Pause => self.strip.stop(),
         }
         Ok(())

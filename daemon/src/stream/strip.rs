@@ -12,6 +12,7 @@ use vsnd_pw_module::{
 
 use super::pacer::{SharedVoice, lock};
 use super::pcm::StreamSetup;
+use super::voice::Voice;
 use crate::config::Capture;
 use crate::guest::names::{NodeNames, Place};
 use crate::mixer::{self, DomainVolume, GuestChannel, Settings};
@@ -110,17 +111,13 @@ pub struct Reading {
 impl OpenSnapshot {
     /// What changes, at `now`: at any time, also after the stream was closed.
     pub fn read(&self, now: Nanos) -> Reading {
-        let (position, ahead) = {
-            let voice = lock(&self.voice);
-            (voice.told(), voice.offset())
-        };
         let latency = self
             .ring
             .timing()
             .map_or(0, |timing| timing.heard.abs_diff(i64::try_from(timing.given.0).unwrap_or(i64::MAX)));
         Reading {
-            position,
-            ahead,
+            position: self.ring.told(),
+            ahead: lock(&self.voice).offset(),
             latency: Frames(latency).duration(self.format.rate()),
             underruns: self.ring.underruns(),
             missed_cycles: self.ring.missed_cycles(),
@@ -175,17 +172,25 @@ impl Strip {
 
     // ---- for the guest --------------------------------------------------------------------------------------------
 
-    /// OPEN: `ring` has its volume before the first sample, and a node where there is a server and the user allows it.
-    pub fn open(&self, ring: Arc<PcmRing>, period: Frames, voice: &SharedVoice) {
+    /// OPEN: `ring` has its volume before the first sample, and a node where there is a server and the user allows it. `begin`
+    /// opens the voice, which is told whether there is one.
+    pub fn open<T>(
+        &self,
+        ring: &Arc<PcmRing>,
+        period: Frames,
+        voice: &SharedVoice,
+        begin: impl FnOnce(&mut Voice, bool) -> T,
+    ) -> T {
         let mut state = lock(&self.state);
         state.guest.resize(ring.format().channels().into(), GuestChannel::default());
         ring.set_gain(&mixer::factors(state.domain, &state.guest));
-        let node = self.show(&state, &ring, period);
-        lock(voice).open(Arc::clone(&ring), period, node.is_some(), monotonic_now());
-        let voice = Arc::clone(voice);
+        let node = self.show(&state, ring, period);
+        let begun = begin(&mut lock(voice), node.is_some());
+        let (ring, voice) = (Arc::clone(ring), Arc::clone(voice));
         state.open = Some(Open { ring, voice, period, running: false, node, node_state: None });
         drop(state);
         (self.changed)();
+        begun
     }
 
     /// START and RESUME. Returns whether the guest records without being allowed to.

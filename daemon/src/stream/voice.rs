@@ -14,6 +14,9 @@ const CALLED_LATELY: Nanos = Nanos::from_millis(100);
 const RETRY: Nanos = Nanos(1_000_000);
 /// How long after its time a server's cycle has usually moved the ring.
 const CYCLE_LATENESS: Nanos = Nanos(300_000);
+/// How long ALSA waits for a period at least, whatever the ring, before a write or read fails: the greater of 100 ms and 1.1
+/// times the ring.
+const GUESTS_PATIENCE: Nanos = Nanos::from_millis(100);
 /// The longest that an answer is held back: a guest gives up after 3 s.
 pub(super) const LONGEST_WAIT: Nanos = Nanos::from_millis(2_500);
 
@@ -45,14 +48,14 @@ enum Awaited {
 
 struct Open {
     ring: Arc<PcmRing>,
+    /// When it was opened or taken over.
+    since: Nanos,
     clock: PositionClock,
     null: NullClock,
     has_node: bool,
     awaited: Option<Awaited>,
     /// Zero: the guest asked for no events.
     period: Frames,
-    /// The position that the guest was last told.
-    told: Frames,
     /// The position up to which the guest has read (capture without events).
     read: Frames,
     paused: Option<Stopped>,
@@ -69,22 +72,54 @@ impl Voice {
         Self { events, signals, cadence, open: None }
     }
 
-    /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it.
-    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, has_node: bool, now: Nanos) {
-        self.events.opened();
+    /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it. Returns what
+    /// [`take_over`](Self::take_over) asks for.
+    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, has_node: bool, now: Nanos) -> u32 {
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
         let null = NullClock::new(now, has_node);
         self.open = Some(Open {
             ring,
+            since: now,
             clock,
             null,
             has_node,
             awaited: None,
             period,
-            told: Frames(0),
             read: Frames(0),
             paused: None,
         });
+        self.events.opened()
+    }
+
+    /// Goes on at `now` with a stream that a bridge before had open since its channel's count of events was at `opened_at`;
+    /// `ring` stands where that one left it.
+    ///
+    /// The position has stood still since its last cycle, so that nothing is skipped that the guest has written, and no ring
+    /// ran empty or over. A node goes on from there; the clock does, if none comes within three quarters of the guest's
+    /// patience.
+    pub fn take_over(
+        &mut self,
+        ring: Arc<PcmRing>,
+        period: Frames,
+        has_node: bool,
+        opened_at: u32,
+        now: Nanos,
+    ) {
+        self.open(Arc::clone(&ring), period, has_node, now);
+        self.events.take_over(opened_at);
+        let Some(open) = &mut self.open else { return };
+        let lasts = ring.buffer().duration(ring.format().rate());
+        let patience = Nanos(lasts.0 / 10 * 11).max(GUESTS_PATIENCE);
+        let until = Nanos(ring.last_cycle().0.saturating_add(patience.0 / 4 * 3));
+        open.null = NullClock::waiting(now, if has_node { until.max(now) - now } else { Nanos(0) });
+        open.clock = open.clock.clone().from(ring.told());
+        // Up to where it has read is not known, but that it is less than a ring behind.
+        open.read = Frames((ring.cursor().position.0 + 1).saturating_sub(ring.buffer().0));
+    }
+
+    /// Whether the converter runs.
+    pub fn is_running(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.ring.cursor().running)
     }
 
     /// CLOSE: the ring's memory is unmapped when this returns.
@@ -99,6 +134,8 @@ impl Voice {
     pub fn start(&mut self, now: Nanos) {
         let Some(open) = &mut self.open else { return };
         if open.ring.cursor().running {
+            // One that a bridge before took and did not live to answer.
+            open.wait_for_cycle(now);
             return;
         }
         open.begin(now);
@@ -145,11 +182,6 @@ impl Voice {
         }
     }
 
-    /// The position that the guest was last told.
-    pub fn told(&self) -> Frames {
-        self.open.as_ref().map_or(Frames(0), |open| open.told)
-    }
-
     /// Whether the answer to the last request has to wait.
     pub fn holds_answer(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.awaited.is_some())
@@ -166,7 +198,7 @@ impl Voice {
     pub fn wrote(&mut self, offset: Frames, length: Frames, now: Nanos) {
         let Some(open) = &mut self.open else { return };
         if open.period > Frames(0) {
-            open.ring.wrote(offset, length, open.told);
+            open.ring.wrote(offset, length, open.ring.told());
             return;
         }
         // It knows what was consumed: its requests are answered by that.
@@ -244,7 +276,8 @@ impl Voice {
 
     fn tell(&mut self, position: Frames) {
         let Some(open) = &mut self.open else { return };
-        open.told = position;
+        // First, so that a bridge that takes over never goes back behind what the guest was told.
+        open.ring.tell(position);
         if open.period > Frames(0) && self.events.send(open.ring.format().octets(position)) {
             (self.signals.positions)();
         }
@@ -255,9 +288,14 @@ impl Open {
     /// A run begins at `now`.
     fn begin(&mut self, now: Nanos) {
         self.null = NullClock::new(now, self.has_node);
-        let is_called = self.ring.last_cycle() > now - CALLED_LATELY;
-        self.awaited = (self.has_node && !is_called).then_some(Awaited::Cycle(now));
+        self.wait_for_cycle(now);
         self.read = self.ring.cursor().position;
+    }
+
+    /// The answer to START waits until the converter runs.
+    fn wait_for_cycle(&mut self, now: Nanos) {
+        let is_called = self.ring.last_cycle() > self.since.max(now - CALLED_LATELY);
+        self.awaited = (self.has_node && !is_called).then_some(Awaited::Cycle(now));
     }
 
     /// The answer to the present request waits until the converter has come to `position`.
@@ -295,9 +333,10 @@ impl Open {
     /// The position that the guest is to be told next: just past the end of a period, because the driver takes a period
     /// for elapsed only when the position is beyond its end; or sooner, to keep its pointer fresh.
     fn next_event(&self, fresh: Frames) -> Frames {
-        let periods_done = self.told.0.saturating_sub(1) / self.period.0;
+        let told = self.ring.told();
+        let periods_done = told.0.saturating_sub(1) / self.period.0;
         let boundary = Frames((periods_done + 1) * self.period.0 + 1);
-        boundary.min(self.told + fresh.max(Frames(1)))
+        boundary.min(told + fresh.max(Frames(1)))
     }
 }
 

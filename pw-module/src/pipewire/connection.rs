@@ -10,6 +10,7 @@ use pw::properties::{PropertiesBox, properties};
 
 use super::remote::{ConnectError, Remote};
 use super::thread::Happening;
+use crate::units::{Frames, Nanos};
 
 /// The number of a connection; what an earlier one still says isn't about a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +66,9 @@ impl Connection {
         let listener = core
             .add_listener_local()
             .info(move |info| {
-                let _ = informed.send(Happening::Server(key, info.version().to_owned()));
+                let cycle = info.props().and_then(|properties| shortest_cycle(|key| properties.get(key)));
+                let cycle = cycle.unwrap_or_default();
+                let _ = informed.send(Happening::Server(key, info.version().to_owned(), cycle));
             })
             .error(move |id, _, result, message| {
                 if id == PW_ID_CORE {
@@ -78,5 +81,28 @@ impl Connection {
 
     pub(super) fn core(&self) -> &CoreRc {
         &self.core
+    }
+}
+
+/// The shortest cycle that the server's graph may have, by the server's properties.
+fn shortest_cycle<'a>(property: impl Fn(&str) -> Option<&'a str>) -> Option<Nanos> {
+    let number = |key| property(key)?.parse::<u32>().ok();
+    let (frames, rate) = (number("default.clock.min-quantum")?, number("default.clock.rate")?);
+    (rate > 0).then(|| Frames(frames.into()).duration(rate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shortest_cycle_is_what_the_server_says() {
+        let of =
+            |quantum, rate| shortest_cycle(|key| if key == "default.clock.rate" { rate } else { quantum });
+        assert_eq!(of(Some("480"), Some("48000")), Some(Nanos::from_millis(10)));
+        assert_eq!(
+            (of(Some("480"), Some("0")), of(Some("-1"), Some("1")), of(None, Some("1"))),
+            (None, None, None)
+        );
     }
 }

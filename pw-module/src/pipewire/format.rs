@@ -7,8 +7,11 @@ use spa::param::audio::{AudioFormat, AudioInfoRaw, MAX_CHANNELS};
 use spa::pod::serialize::PodSerializer;
 use spa::pod::{Object, Value};
 
-use crate::convert::Conversion;
+use crate::convert::Carrier;
 use crate::{SampleFormat, StreamFormat};
+
+/// The most channels of a stream.
+pub(super) const CHANNELS: u8 = MAX_CHANNELS as u8;
 
 /// PipeWire's name for a sample format; `None` for those that its converter doesn't take (unsigned ones but
 /// U8), or takes and plays as silence (64-bit floats of the other byte order, of which it swaps only half).
@@ -37,23 +40,9 @@ fn native(format: SampleFormat) -> Option<AudioFormat> {
     })
 }
 
-/// What PipeWire is told of a sample format, and how samples get there if it isn't the guest's own.
-fn carried(format: SampleFormat) -> Option<(AudioFormat, Option<Conversion>)> {
-    if let Some(native) = native(format) {
-        return Some((native, None));
-    }
-    let (carried, conversion) = Conversion::of(format)?;
-    Some((native(carried)?, Some(conversion)))
-}
-
-/// Whether PipeWire carries a format, as it is or as one of the same width.
-pub(super) fn carries(format: SampleFormat) -> bool {
-    carried(format).is_some()
-}
-
-/// How samples of a format are made ones that PipeWire has; `None` where it has them.
-pub(super) fn conversion(format: SampleFormat) -> Option<Conversion> {
-    carried(format)?.1
+/// What PipeWire is given of a stream; `None` if it doesn't carry it.
+pub(super) fn carrier(format: StreamFormat) -> Option<Carrier> {
+    Carrier::of(format, |sample| native(sample).is_some()).filter(|_| format.channels() <= CHANNELS)
 }
 
 /// Where the channels of a stream sound, in the order in which ALSA interleaves them. Streams of more than eight
@@ -89,13 +78,10 @@ fn positions(channels: u8) -> [u32; MAX_CHANNELS] {
     all
 }
 
-/// The EnumFormat parameter with which a stream offers exactly `format`; `None` if PipeWire doesn't carry it.
+/// The EnumFormat parameter with which a stream offers exactly `format`, one of PipeWire's own.
 pub(super) fn enum_format(format: StreamFormat) -> Option<Vec<u8>> {
-    if usize::from(format.channels()) > MAX_CHANNELS {
-        return None;
-    }
     let mut info = AudioInfoRaw::new();
-    info.set_format(carried(format.sample())?.0);
+    info.set_format(native(format.sample())?);
     info.set_rate(format.rate());
     info.set_channels(u32::from(format.channels()));
     info.set_position(positions(format.channels()));
@@ -129,8 +115,10 @@ mod tests {
     #[test]
     fn what_the_converter_refuses_is_not_offered() {
         let shape = |sample, channels| StreamFormat::new(sample, channels, 48_000).unwrap();
-        assert!(enum_format(shape(SampleFormat::S16Le, 2)).is_some());
-        assert!(enum_format(shape(SampleFormat::U16Le, 2)).is_some(), "as signed samples");
-        assert!(enum_format(shape(SampleFormat::S16Le, 65)).is_none());
+        let signed = carrier(shape(SampleFormat::U16Le, 2)).unwrap().format();
+        assert_eq!(signed.sample(), SampleFormat::S16Le);
+        assert!(enum_format(signed).is_some());
+        assert!(carrier(shape(SampleFormat::S16Le, 64)).is_some());
+        assert_eq!(carrier(shape(SampleFormat::S16Le, 65)), None);
     }
 }

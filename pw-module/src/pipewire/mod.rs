@@ -20,13 +20,15 @@ mod version;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use pipewire as pw;
 
 use crate::handle::Handles;
-use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
+use crate::units::Nanos;
+use crate::{Bounds, Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer, StreamFormat};
 pub use remote::ConnectError;
 pub use survey::{Object, SurveyError, survey};
 
@@ -49,6 +51,8 @@ pub enum StartError {
 /// Dropping it plays the tails of its nodes and takes them away.
 pub struct PipeWireServer {
     handles: Handles,
+    /// The shortest cycle that the graph may have, in nanoseconds; 0 before the server has told.
+    shortest_cycle: Arc<AtomicI64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -65,12 +69,14 @@ impl PipeWireServer {
     ) -> Result<Self, StartError> {
         let (commands, receiver) = pw::channel::channel();
         let (started, result) = mpsc::sync_channel(1);
+        let shortest_cycle = Arc::<AtomicI64>::default();
+        let told = Arc::clone(&shortest_cycle);
         let thread = std::thread::Builder::new()
             .name("pipewire".to_owned())
             .spawn(move || match pw::main_loop::MainLoopRc::new(None) {
                 Ok(main_loop) => {
                     let _ = started.send(Ok(()));
-                    thread::run(main_loop, receiver, Rc::new(events), remote.into());
+                    thread::run(main_loop, receiver, Rc::new(events), remote.into(), told);
                 }
                 Err(error) => {
                     let _ = started.send(Err(StartError::Loop(error)));
@@ -84,7 +90,7 @@ impl PipeWireServer {
                 tracing::debug!("the thread for PipeWire has ended");
             }
         });
-        Ok(Self { handles, thread: Some(thread) })
+        Ok(Self { handles, shortest_cycle, thread: Some(thread) })
     }
 }
 
@@ -94,7 +100,13 @@ impl SoundServer for PipeWireServer {
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::carries(format)
+        StreamFormat::new(format, 1, 48_000).and_then(format::carrier).is_some()
+    }
+
+    fn bounds(&self) -> Bounds {
+        // One cycle in the graph, and one in which the guest is woken and writes.
+        let buffer = Nanos(2 * self.shortest_cycle.load(Ordering::Relaxed));
+        Bounds { channels: format::CHANNELS, buffer, ..Bounds::NONE }
     }
 }
 

@@ -235,13 +235,15 @@ struct Live {
 
 impl Live {
     fn new(node: &Node, name: NodeName, core: &CoreRc, queue: &Sender<Happening>) -> Result<Self, NodeError> {
-        let format = format::enum_format(node.spec.format).ok_or(NodeError::Format)?;
+        let carrier = format::carrier(node.spec.format).ok_or(NodeError::Format)?;
+        let format = format::enum_format(carrier.format()).ok_or(NodeError::Format)?;
         let mut params = [Pod::from_bytes(&format).ok_or(NodeError::Format)?];
         let properties = properties::node(&node.spec);
         let media_name = clean(&node.spec.media_name);
         let stream = StreamRc::new(core.clone(), &media_name, properties).map_err(NodeError::Create)?;
         // The first listener that has `process` is the one that PipeWire calls on its data thread.
-        let process = Process::new(Arc::clone(&node.ring), Arc::clone(&node.lease), Arc::clone(&node.shared));
+        let process =
+            Process::new(Arc::clone(&node.ring), Arc::clone(&node.lease), Arc::clone(&node.shared), carrier);
         let process = stream
             .add_local_listener_with_user_data(process)
             .process(|stream, process| process.run(stream))

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use pipewire::stream::{Stream, Time};
 
 use super::buffer::Buffer;
-use super::{format, version};
-use crate::convert::Conversion;
+use super::version;
+use crate::convert::{Carrier, Converter};
 use crate::handle::Lease;
 use crate::units::{Frames, Nanos, monotonic_now};
 use crate::{Direction, PcmRing, Timing};
@@ -21,8 +21,8 @@ const MOST_BUFFERS: usize = 64;
 const WARM_UP: u32 = 1;
 /// Cycles until a resampler is full and what it takes or gives agrees with the driver's clock.
 const SETTLED: u32 = 8;
-/// Room for the longest recorded buffer whose format has to be converted: PipeWire's longest cycle at four times its rate.
-const LONGEST: usize = 4 * 8192;
+/// The longest buffer whose format has to be converted: PipeWire's longest cycle at four times its rate.
+const LONGEST: Frames = Frames(4 * 8192);
 
 /// What the callback and the thread that owns the stream share.
 #[derive(Default)]
@@ -56,21 +56,15 @@ pub(super) struct Process {
     interruptions: u32,
     /// Cycles since the stream began to run, the present one included.
     cycles: u32,
-    /// For formats that PipeWire lacks.
-    conversion: Option<Conversion>,
-    /// Where recorded samples are converted, as the server's memory is not ours to write.
-    converted: Vec<u8>,
+    converter: Converter,
 }
 
 impl Process {
-    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, shared: Arc<Shared>, carrier: Carrier) -> Self {
         let interruptions = shared.interruptions.load(Ordering::Acquire);
         let clock = CycleClock::new(ring.direction(), ring.format().rate());
-        let conversion = format::conversion(ring.format().sample());
-        let needed = conversion.is_some() && ring.direction() == Direction::Capture;
-        let converted =
-            if needed { vec![0; LONGEST * ring.format().frame_octets() as usize] } else { Vec::new() };
-        Self { ring, lease, shared, clock, interruptions, cycles: 0, conversion, converted }
+        let converter = Converter::new(ring.format(), carrier, LONGEST);
+        Self { ring, lease, shared, clock, interruptions, cycles: 0, converter }
     }
 
     /// One call of the data thread.
@@ -96,7 +90,7 @@ impl Process {
 
     fn play(&mut self, stream: &Stream, quiet: bool) {
         let Some(buffer) = Buffer::dequeue(stream) else { return };
-        let format = self.ring.format();
+        let format = self.converter.format();
         let size = format.frame_octets();
         buffer.fill(size, |out| {
             let frames = Frames((out.len() / size as usize) as u64);
@@ -104,17 +98,14 @@ impl Process {
                 format.fill_silence(out);
                 self.clock.moved(frames);
             } else {
-                let first = self.ring.play(monotonic_now(), out);
+                let first = self.converter.play(out, |out| self.ring.play(monotonic_now(), out));
                 self.account(first, frames);
-            }
-            if let Some(conversion) = self.conversion {
-                conversion.to_server(out);
             }
         });
     }
 
     fn capture(&mut self, stream: &Stream, quiet: bool) {
-        let size = self.ring.format().frame_octets();
+        let size = self.converter.format().frame_octets();
         for _ in 0..MOST_BUFFERS {
             let Some(buffer) = Buffer::dequeue(stream) else { return };
             buffer.take(size, |input| {
@@ -122,9 +113,7 @@ impl Process {
                 if quiet {
                     self.clock.moved(frames);
                 } else {
-                    let first = self
-                        .ring
-                        .capture(monotonic_now(), for_guest(self.conversion, &mut self.converted, input));
+                    let first = self.ring.capture(monotonic_now(), self.converter.captured(input));
                     self.account(first, frames);
                 }
             });
@@ -140,18 +129,6 @@ impl Process {
             self.ring.publish(timing);
         }
     }
-}
-
-/// Recorded samples in the guest's own format, in `converted` if they come in another.
-fn for_guest<'a>(conversion: Option<Conversion>, converted: &'a mut [u8], input: &'a [u8]) -> &'a [u8] {
-    let Some(conversion) = conversion else { return input };
-    let length = input.len().min(converted.len());
-    let (Some(converted), Some(input)) = (converted.get_mut(..length), input.get(..length)) else {
-        return &[];
-    };
-    converted.copy_from_slice(input);
-    conversion.to_guest(converted);
-    converted
 }
 
 /// The part of `pw_time` that matters.

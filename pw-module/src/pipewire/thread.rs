@@ -4,6 +4,8 @@
 //! on the stack, so that anything may be destroyed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
@@ -33,8 +35,8 @@ const FAREWELL: Nanos = Nanos::from_millis(3_500);
 /// What PipeWire's callbacks saw.
 pub(super) enum Happening {
     Command(Command),
-    /// The server of a connection told its version.
-    Server(ConnectionKey, String),
+    /// The server of a connection told its version, and the shortest cycle of its graph.
+    Server(ConnectionKey, String, Nanos),
     /// A connection failed, with a negative errno and a text.
     CoreError(ConnectionKey, i32, String),
     /// A stream changed its state.
@@ -52,6 +54,8 @@ struct Thread {
     events: Events,
     /// On the connection below.
     router: Option<Router>,
+    /// For the server object, in nanoseconds.
+    shortest_cycle: Arc<AtomicI64>,
     /// The connection that watches the server while no guest plays.
     watch: Option<Connection>,
     /// Whether the server answered on it.
@@ -68,6 +72,7 @@ pub(super) fn run(
     commands: pw::channel::Receiver<Command>,
     events: Events,
     remote: Remote,
+    shortest_cycle: Arc<AtomicI64>,
 ) {
     let (queue, happenings) = mpsc::channel();
     let forward = queue.clone();
@@ -81,6 +86,7 @@ pub(super) fn run(
         queue,
         events,
         router: None,
+        shortest_cycle,
         watch: None,
         up: false,
         backoff: RECONNECT,
@@ -145,8 +151,9 @@ impl Thread {
         let now = monotonic_now();
         match happening {
             Happening::Command(command) => self.obey(command, now),
-            Happening::Server(key, version) => {
+            Happening::Server(key, version, cycle) => {
                 if self.watch.as_ref().is_some_and(|watch| watch.key == key) && !self.up {
+                    self.shortest_cycle.store(cycle.0, Ordering::Relaxed);
                     self.up = true;
                     self.backoff.reset();
                     tracing::info!(version, "connected to PipeWire");

@@ -4,8 +4,9 @@ use libpulse_binding::channelmap::{Map, Position};
 use libpulse_binding::def::BufferAttr;
 use libpulse_binding::sample::{Format, Spec};
 
-use crate::units::Frames;
-use crate::{Direction, SampleFormat, StreamFormat};
+use crate::convert::Carrier;
+use crate::units::{Frames, Nanos};
+use crate::{Bounds, Direction, SampleFormat, StreamFormat};
 
 /// The length that the server is to choose itself.
 const ANY: u32 = u32::MAX;
@@ -14,9 +15,16 @@ const ANY: u32 = u32::MAX;
 const SHORTEST: u32 = 100;
 const LONGEST: u32 = 10;
 
+/// PulseAudio's own limits, of rates those that every version has, and a ring as long as the shortest latency, which the server takes at once in the beginning.
+pub(super) const BOUNDS: Bounds = Bounds {
+    channels: Spec::CHANNELS_MAX,
+    rate: 384_000,
+    buffer: Nanos::from_millis(1_000 / SHORTEST as i64),
+};
+
 /// PulseAudio's name for a sample format, or `None` where it has none. Its `S24le` is packed in three octets; what ALSA
 /// and sndif call 24 bits is `S24_32le`.
-pub(super) fn sample_format(format: SampleFormat) -> Option<Format> {
+fn native(format: SampleFormat) -> Option<Format> {
     Some(match format {
         SampleFormat::U8 => Format::U8,
         SampleFormat::S16Le => Format::S16le,
@@ -41,10 +49,14 @@ pub(super) fn sample_format(format: SampleFormat) -> Option<Format> {
     })
 }
 
-/// The shape of a stream; `None` if PulseAudio doesn't carry it.
+/// What PulseAudio is given of a stream; `None` if it doesn't carry it.
+pub(super) fn carrier(format: StreamFormat) -> Option<Carrier> {
+    Carrier::of(format, |sample| native(sample).is_some()).filter(|carrier| spec(carrier.format()).is_some())
+}
+
+/// The shape of a stream in one of PulseAudio's own formats.
 pub(super) fn spec(format: StreamFormat) -> Option<Spec> {
-    let sample = sample_format(format.sample())?;
-    let spec = Spec { format: sample, channels: format.channels(), rate: format.rate() };
+    let spec = Spec { format: native(format.sample())?, channels: format.channels(), rate: format.rate() };
     spec.is_valid().then_some(spec)
 }
 
@@ -123,18 +135,18 @@ mod tests {
 
     #[test]
     fn twenty_four_bits_lie_in_four_octets() {
-        let format = StreamFormat::new(SampleFormat::S24In32Le, 2, 44_100).unwrap();
-        let spec = spec(format).unwrap();
+        let format = StreamFormat::new(SampleFormat::U24In32Le, 2, 44_100).unwrap();
+        let spec = spec(carrier(format).unwrap().format()).unwrap();
         assert_eq!(spec.format, Format::S24_32le);
         assert_eq!(spec.frame_size() as u32, format.frame_octets());
     }
 
     #[test]
     fn what_pulseaudio_has_not_is_not_offered() {
-        let shape = |sample, channels| StreamFormat::new(sample, channels, 48_000).unwrap();
-        assert!(spec(shape(SampleFormat::U16Le, 2)).is_none());
-        assert!(spec(shape(SampleFormat::S16Le, 33)).is_none());
-        assert!(channel_map(33).is_none());
+        let shape = |channels, rate| StreamFormat::new(SampleFormat::U16Le, channels, rate).unwrap();
+        let Bounds { channels, rate, .. } = BOUNDS;
+        assert!(carrier(shape(channels, rate)).is_some() && channel_map(channels).is_some());
+        assert!(carrier(shape(channels + 1, rate)).is_none() && channel_map(channels + 1).is_none());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::thread::JoinHandle;
 use libpulse_binding::mainloop::standard::Mainloop;
 
 use crate::handle::Handles;
-use crate::{Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer};
+use crate::{Bounds, Node, NodeSpec, PcmRing, SampleFormat, ServerEvent, SoundServer, StreamFormat};
 pub use connection::ConnectError;
 use inbox::Inbox;
 pub use survey::{Survey, SurveyError, survey};
@@ -94,7 +94,11 @@ impl SoundServer for PulseServer {
     }
 
     fn carries(&self, format: SampleFormat) -> bool {
-        format::sample_format(format).is_some()
+        StreamFormat::new(format, 1, 48_000).and_then(format::carrier).is_some()
+    }
+
+    fn bounds(&self) -> Bounds {
+        format::BOUNDS
     }
 }
 

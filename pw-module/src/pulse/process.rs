@@ -5,12 +5,16 @@
 use std::sync::Arc;
 
 use super::timing::Line;
+use crate::convert::{Carrier, Converter};
 use crate::handle::Lease;
 use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, Timing};
 
 /// Blocks of silence after which a server that still doesn't tell that it plays gets the ring's frames all the same.
 const LONGEST_DRY: u32 = 16;
+
+/// The frames that are moved at a time at most; formats are converted in memory for as many.
+const LONGEST: Frames = Frames(8192);
 
 /// What the server told of a playback or capture stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,11 +54,13 @@ pub(super) struct Process {
     line: Line,
     /// The stream position of the newest report, just as it was told.
     told: Option<i64>,
+    converter: Converter,
 }
 
 impl Process {
-    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>) -> Self {
+    pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, carrier: Carrier) -> Self {
         let line = Line::new(ring.format().rate());
+        let converter = Converter::new(ring.format(), carrier, LONGEST);
         Self {
             ring,
             lease,
@@ -66,6 +72,7 @@ impl Process {
             dry: Some(0),
             line,
             told: None,
+            converter,
         }
     }
 
@@ -73,19 +80,24 @@ impl Process {
         self.ring.direction()
     }
 
-    /// Octets of a frame.
+    /// Octets of a frame as the server has it.
     pub(super) fn frame(&self) -> usize {
-        self.ring.format().frame_octets() as usize
+        self.converter.format().frame_octets() as usize
+    }
+
+    /// Octets, whole frames of the server's, that may be moved at a time.
+    pub(super) fn longest(&self) -> usize {
+        LONGEST.0 as usize * self.frame()
     }
 
     /// Fills `out`, whole frames, with what is played next.
     pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
         self.dry = self.dry.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_DRY);
         let first = if self.dry.is_some() || self.lease.has_ended() {
-            self.ring.format().fill_silence(out);
+            self.converter.format().fill_silence(out);
             None
         } else {
-            self.ring.play(now, out)
+            self.converter.play(out, |out| self.ring.play(now, out))
         };
         self.account(first, out.len());
     }
@@ -93,14 +105,23 @@ impl Process {
     /// Fills `out`, whole frames, with silence for a time that the server has already played: the frames of the ring
     /// come after it, whole and with the same latency.
     pub(super) fn play_late(&mut self, out: &mut [u8]) {
-        self.ring.format().fill_silence(out);
+        self.converter.format().fill_silence(out);
         self.moved = self.moved.saturating_add(self.frames(out.len()));
     }
 
     /// Puts `input`, whole frames, into the ring.
     pub(super) fn capture(&mut self, now: Nanos, input: &[u8]) {
-        let first = if self.lease.has_ended() { None } else { self.ring.capture(now, input) };
+        let first = match self.lease.has_ended() {
+            true => None,
+            false => self.ring.capture(now, self.converter.captured(input)),
+        };
         self.account(first, input.len());
+    }
+
+    /// Puts as many frames of silence into the ring as `room`, whole frames, has room for.
+    pub(super) fn capture_silence(&mut self, now: Nanos, room: &mut [u8]) {
+        self.converter.format().fill_silence(room);
+        self.capture(now, room);
     }
 
     /// `octets` were recorded too long ago to be put into the ring.
@@ -117,7 +138,7 @@ impl Process {
 
     /// The server ran out of frames when it had read `octets` of them.
     pub(super) fn ran_dry(&mut self, octets: u64) {
-        let at = i64::try_from(octets).unwrap_or(0) / i64::from(self.ring.format().frame_octets());
+        let at = i64::try_from(octets).unwrap_or(0) / self.frame() as i64;
         // Behind the last frame so far the silence is only heard if the ring goes on.
         if at < self.sounded || (self.offset.is_some() && self.ring.cursor().running) {
             self.ring.missed_cycle();
@@ -144,7 +165,7 @@ impl Process {
     /// Takes in what the server told, before anything is moved after it.
     pub(super) fn report(&mut self, report: Report) {
         let rate = i64::from(self.ring.format().rate());
-        let size = i64::from(self.ring.format().frame_octets());
+        let size = self.frame() as i64;
         let latency = report.latency.saturating_mul(rate) / 1_000_000;
         let position = match self.direction() {
             Direction::Playback => (report.read_index / size).saturating_sub(latency),
@@ -204,13 +225,14 @@ impl Process {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pulse::format::carrier;
     use crate::{Octets, Pages, SampleFormat, StreamFormat};
 
     fn process(direction: Direction) -> (Process, Arc<PcmRing>) {
         let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
         let pages = Pages::anonymous(9600 * 4).unwrap();
         let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
-        let mut process = Process::new(Arc::clone(&ring), Arc::default());
+        let mut process = Process::new(Arc::clone(&ring), Arc::default(), carrier(format).unwrap());
         process.dry = None;
         (process, ring)
     }

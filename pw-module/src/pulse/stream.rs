@@ -27,8 +27,8 @@ use crate::{Direction, NodeSpec, PcmRing, Role};
 const MOST_BLOCKS: usize = 64;
 /// Older reports than this were stamped before somebody set the clock.
 const OLDEST_REPORT: Nanos = Nanos::from_millis(1_000);
-/// Zeros for holes in a recording, in pieces.
-const SILENCE: [u8; 4096] = [0; 4096];
+/// Octets in which holes in a recording are filled.
+const HOLE: usize = 4096;
 
 /// Why a node can't have a stream.
 #[derive(Debug, thiserror::Error)]
@@ -89,14 +89,15 @@ impl Stream {
         if spec.role == Role::Device {
             return Err(StreamError::Device);
         }
-        let sample_spec = format::spec(spec.format).ok_or(StreamError::Format)?;
+        let carrier = format::carrier(spec.format).ok_or(StreamError::Format)?;
+        let sample_spec = format::spec(carrier.format()).ok_or(StreamError::Format)?;
         let map = format::channel_map(spec.format.channels()).ok_or(StreamError::Format)?;
         let mut properties = properties::node(spec).ok_or(StreamError::Memory)?;
         let name = clean(&spec.media_name);
         let stream =
             PulseStream::new_with_proplist(context, &name, &sample_spec, Some(&map), &mut properties);
         let mut stream = stream.ok_or(StreamError::Memory)?;
-        let attributes = format::buffers(spec.format, spec.period, spec.direction);
+        let attributes = format::buffers(carrier.format(), spec.period, spec.direction);
         let mut flags = FlagSet::ADJUST_LATENCY;
         if !active {
             flags |= FlagSet::START_CORKED;
@@ -107,7 +108,7 @@ impl Stream {
             Direction::Capture => stream.connect_record(None, Some(&attributes), flags),
         }
         .map_err(StreamError::Connect)?;
-        let process = Process::new(Arc::clone(ring), Arc::clone(lease));
+        let process = Process::new(Arc::clone(ring), Arc::clone(lease), carrier);
         Ok(Self { stream, process, corked: !active, asked: None, reported: None, ran_dry: None })
     }
 
@@ -224,6 +225,7 @@ impl Stream {
         for _ in 0..MOST_BLOCKS {
             let Ok(Some(memory)) = self.stream.begin_write(Some(left)) else { return Some(false) };
             let len = memory.len().min(left);
+            let len = len.min(self.process.longest());
             let Some(block) = memory.get_mut(..len - len % frame).filter(|block| !block.is_empty()) else {
                 let _ = self.stream.cancel_write();
                 return Some(false);
@@ -245,7 +247,7 @@ impl Stream {
 
     /// Takes what was recorded; `None` if there was nothing.
     fn read(&mut self) -> Option<bool> {
-        let frame = self.process.frame();
+        let (frame, longest) = (self.process.frame(), self.process.longest());
         let readable = self.stream.readable_size().filter(|readable| *readable > 0)?;
         let mut stale = readable.saturating_sub(self.longest_backlog());
         if stale > 0 {
@@ -259,15 +261,16 @@ impl Stream {
                     if stale > 0 {
                         self.process.capture_late(data.len());
                     } else {
-                        self.process.capture(now, data);
+                        data.chunks(longest).for_each(|data| self.process.capture(now, data));
                     }
                     stale = stale.saturating_sub(data.len());
                 }
                 Ok(PeekResult::Hole(mut len)) => {
-                    let piece = SILENCE.len() - SILENCE.len() % frame;
+                    let mut room = [0; HOLE];
                     while len >= frame {
-                        let silence = SILENCE.get(..piece.min(len - len % frame)).unwrap_or_default();
-                        self.process.capture(now, silence);
+                        let piece = len.min(HOLE);
+                        let silence = room.get_mut(..piece - piece % frame).unwrap_or_default();
+                        self.process.capture_silence(now, silence);
                         len -= silence.len();
                     }
                 }

@@ -100,7 +100,13 @@ impl Rig {
                 Address::PipeWire(remote) => Arc::new(PipeWireServer::start(|_| (), Some(remote))?),
                 Address::PulseAudio(server) => Arc::new(PulseServer::start(|_| (), Some(server))?),
             };
-            let context = DeviceContext { xen, server, pacer: own, control: Control::default() };
+            let context = DeviceContext {
+                xen,
+                server,
+                pacer: own,
+                records: Arc::default(),
+                control: Control::default(),
+            };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;

@@ -38,8 +38,14 @@ impl Daemon {
         let (xen, remote) = (hypervisor.dom0(), desk.remote());
         let body = move || -> anyhow::Result<()> {
             let server = PipeWireServer::start(forward(tell), remote).context("PipeWire")?;
-            let control = Control::default();
-            let context = DeviceContext { xen, server: Arc::new(server), pacer: Pacer::start()?, control };
+            let server = Arc::new(server);
+            let context = DeviceContext {
+                xen,
+                server,
+                pacer: Pacer::start()?,
+                records: Arc::default(),
+                control: Control::default(),
+            };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;

@@ -101,14 +101,20 @@ impl GuestDriver {
     }
 
     /// Copies into the ring of sound.
-    pub(super) fn put(&self, offset: Octets, from: &[u8]) -> Result<(), PcmError> {
+    ///
+    /// # Errors
+    /// No ring, or not inside it.
+    pub fn put(&self, offset: Octets, from: &[u8]) -> Result<(), PcmError> {
         let buffer = lock(&self.buffer);
         let buffer = buffer.as_ref().ok_or(PcmError::BadState)?;
         buffer.pages.pages().write(offset.0 as usize, from).map_err(|_| PcmError::Invalid)
     }
 
     /// Copies out of the ring of sound.
-    pub(super) fn get(&self, offset: Octets, out: &mut [u8]) -> Result<(), PcmError> {
+    ///
+    /// # Errors
+    /// No ring, or not inside it.
+    pub fn get(&self, offset: Octets, out: &mut [u8]) -> Result<(), PcmError> {
         let buffer = lock(&self.buffer);
         let buffer = buffer.as_ref().ok_or(PcmError::BadState)?;
         buffer.pages.pages().read(offset.0 as usize, out).map_err(|_| PcmError::Invalid)

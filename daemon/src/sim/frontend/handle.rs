@@ -278,7 +278,7 @@ impl PcmHandle {
         }
     }
 
-    /// The stream's driver, for what only a hostile guest does.
+    /// The stream's driver, for what Linux's applications never do.
     pub fn driver(&self) -> &GuestDriver {
         &self.stream.driver
     }

@@ -191,6 +191,7 @@ struct Handle {
     ports: BTreeMap<LocalPort, Local>,
     ready: VecDeque<LocalPort>,
     woken: bool,
+    killed: bool,
 }
 
 /// The ports of one handle.
@@ -228,6 +229,20 @@ impl EventDevice {
         Self { channels: Arc::clone(channels), by, faults: Arc::clone(faults), ports: Arc::default() }
     }
 
+    /// The process dies, and its handle with it.
+    pub fn kill(&self) {
+        lock(&self.ports.handle).killed = true;
+        self.ports.changed.notify_all();
+        self.release_all();
+    }
+
+    fn release_all(&self) {
+        let ports = std::mem::take(&mut lock(&self.ports.handle).ports);
+        for (port, local) in ports {
+            self.release(port, local.peer);
+        }
+    }
+
     /// The guest's port becomes free to be bound again.
     fn release(&self, port: LocalPort, peer: (DomId, u32)) {
         let mut state = lock(&self.channels.state);
@@ -256,12 +271,15 @@ impl Events for EventDevice {
         if channel.bound.is_some() {
             return refused("bound already");
         }
+        let mut handle = lock(&self.ports.handle);
+        if handle.killed {
+            return refused("the process is dead");
+        }
         state.last_local += 1;
         let port = LocalPort(state.last_local);
         channel.bound = Some((Arc::downgrade(&self.ports), port));
-        let local = Local { peer: (domain, remote.0), masked: false, pending: false };
-        lock(&self.ports.handle).ports.insert(port, local);
-        drop(guard);
+        handle.ports.insert(port, Local { peer: (domain, remote.0), masked: false, pending: false });
+        drop((handle, guard));
         // Xen notifies a port when it is bound, as what came before may have been lost.
         self.ports.raise(port);
         Ok(port)
@@ -304,6 +322,9 @@ impl Events for EventDevice {
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<(), EventError> {
         let mut handle = lock(&self.ports.handle);
         while handle.ready.is_empty() && !std::mem::take(&mut handle.woken) {
+            if handle.killed {
+                return Err(EventError::Device("the process is dead".to_owned()));
+            }
             handle = self.ports.changed.wait(handle).unwrap_or_else(PoisonError::into_inner);
         }
         let count = handle.ready.len().min(BATCH);
@@ -319,10 +340,7 @@ impl Events for EventDevice {
 
 impl Drop for EventDevice {
     fn drop(&mut self) {
-        let ports = std::mem::take(&mut lock(&self.ports.handle).ports);
-        for (port, local) in ports {
-            self.release(port, local.peer);
-        }
+        self.release_all();
     }
 }
 
@@ -383,6 +401,25 @@ mod tests {
         assert_eq!(notified(&second), [again], "an old number touches nothing");
         drop(second);
         assert_eq!((channels.bound(GUEST), channels.allocated(GUEST)), (0, 1));
+    }
+
+    #[test]
+    fn a_killed_process_leaves_ports_that_the_next_one_binds() {
+        let (channels, _interrupts, guest, device) = setup();
+        let remote = RemotePort(guest.number());
+        let port = device.bind(GUEST, remote).unwrap();
+        let _ = notified(&device);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| device.wait(&mut Vec::new()));
+            device.kill();
+            assert!(waiting.join().unwrap().is_err());
+        });
+        assert_eq!(channels.bound(GUEST), 0);
+        device.notify(port);
+        assert!(!guest.wait(Duration::from_millis(5)), "notified by the dead");
+        assert!(device.bind(GUEST, remote).is_err());
+        let next = EventDevice::open(&channels, DOM0, &Arc::default());
+        next.bind(GUEST, remote).unwrap();
     }
 
     #[test]

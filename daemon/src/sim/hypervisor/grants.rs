@@ -268,23 +268,60 @@ impl Drop for GrantedPages {
     }
 }
 
-/// The grant device of domain `by`.
+/// The grant device as a process of domain `by` has it open.
 pub(super) struct GrantDevice {
-    pub tables: Arc<Tables>,
-    pub by: DomId,
-    pub faults: Arc<Faults>,
+    tables: Arc<Tables>,
+    by: DomId,
+    faults: Arc<Faults>,
+    mappings: Arc<Mutex<Mappings>>,
 }
 
-/// Gives a mapping back when dropped.
-struct Mapping {
-    tables: Arc<Tables>,
+/// What a process has mapped.
+#[derive(Default)]
+struct Mappings {
+    killed: bool,
+    last: u64,
+    held: BTreeMap<u64, Held>,
+}
+
+struct Held {
+    pages: Pages,
     domain: DomId,
     references: Vec<GrantRef>,
 }
 
+/// Gives a mapping back when dropped, unless the process's death did.
+struct Mapping {
+    tables: Arc<Tables>,
+    mappings: Arc<Mutex<Mappings>>,
+    number: u64,
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
-        self.tables.leave(self.domain, &self.references);
+        let held = lock(&self.mappings).held.remove(&self.number);
+        if let Some(Held { pages, domain, references }) = held {
+            drop(pages);
+            self.tables.leave(domain, &references);
+        }
+    }
+}
+
+impl GrantDevice {
+    pub fn new(tables: &Arc<Tables>, by: DomId, faults: &Arc<Faults>) -> Self {
+        let (tables, faults) = (Arc::clone(tables), Arc::clone(faults));
+        Self { tables, by, faults, mappings: Arc::default() }
+    }
+
+    /// The process dies: whoever still runs on its behalf finds other memory in place of the guests'.
+    pub fn kill(&self) -> io::Result<()> {
+        let mut mappings = lock(&self.mappings);
+        mappings.killed = true;
+        for Held { pages, domain, references } in std::mem::take(&mut mappings.held).into_values() {
+            pages.cut()?;
+            self.tables.leave(domain, &references);
+        }
+        Ok(())
     }
 }
 
@@ -294,13 +331,20 @@ impl Grants for GrantDevice {
         if references.is_empty() {
             return Err(GrantError::Device("no pages asked for".to_owned()));
         }
-        let (memory, offsets) = self.tables.enter(self.by, domain, references, access)?;
-        let tables = Arc::clone(&self.tables);
-        let owner = Box::new(Mapping { tables, domain, references: references.to_vec() });
-        match Pages::scattered(memory.as_fd(), &offsets, access) {
-            Ok(pages) => Ok(pages.with_owner(owner)),
-            Err(error) => Err(GrantError::Device(error.to_string())),
+        let mut mappings = lock(&self.mappings);
+        if mappings.killed {
+            return Err(GrantError::Device("the process is dead".to_owned()));
         }
+        let (memory, offsets) = self.tables.enter(self.by, domain, references, access)?;
+        let pages = Pages::scattered(memory.as_fd(), &offsets, access).map_err(|error| {
+            self.tables.leave(domain, references);
+            GrantError::Device(error.to_string())
+        })?;
+        mappings.last += 1;
+        let number = mappings.last;
+        mappings.held.insert(number, Held { pages: pages.share(), domain, references: references.to_vec() });
+        let (tables, mappings) = (Arc::clone(&self.tables), Arc::clone(&self.mappings));
+        Ok(pages.with_owner(Box::new(Mapping { tables, mappings, number })))
     }
 }
 
@@ -314,7 +358,7 @@ mod tests {
     fn device() -> GrantDevice {
         let tables = Arc::<Tables>::default();
         tables.create(GUEST, 4).unwrap();
-        GrantDevice { tables, by: DOM0, faults: Arc::default() }
+        GrantDevice::new(&tables, DOM0, &Arc::default())
     }
 
     #[test]
@@ -340,8 +384,7 @@ mod tests {
     #[test]
     fn a_grant_serves_one_domain_with_one_access() {
         let device = device();
-        let stranger =
-            GrantDevice { tables: Arc::clone(&device.tables), by: DomId(5), faults: Arc::default() };
+        let stranger = GrantDevice::new(&device.tables, DomId(5), &Arc::default());
         let shared = device.tables.share(GUEST, 1, DOM0, Access::ReadOnly).unwrap();
         let reference = shared.references()[0];
         let bad = Some(GrantError::BadReference(reference.0));
@@ -380,6 +423,25 @@ mod tests {
         drop(mapped);
         assert_eq!(device.tables.mapped(GUEST), 0);
         assert!(device.map(GUEST, &[GrantRef(8)], Access::ReadOnly).is_err());
+    }
+
+    #[test]
+    fn a_killed_process_reaches_no_guest_any_more() {
+        let device = device();
+        let shared = device.tables.share(GUEST, 1, DOM0, Access::ReadWrite).unwrap();
+        let mapped = device.map(GUEST, shared.references(), Access::ReadWrite).unwrap();
+        shared.pages().write(0, b"guest").unwrap();
+        device.kill().unwrap();
+        assert_eq!(device.tables.mapped(GUEST), 0);
+        mapped.write(0, b"ghost").unwrap();
+        let mut seen = [0; 5];
+        shared.pages().read(0, &mut seen).unwrap();
+        assert_eq!(&seen, b"guest");
+        assert!(device.map(GUEST, shared.references(), Access::ReadWrite).is_err());
+        drop(mapped);
+        assert_eq!(device.tables.mapped(GUEST), 0, "given back once");
+        let next = GrantDevice::new(&device.tables, DOM0, &Arc::default());
+        next.map(GUEST, shared.references(), Access::ReadWrite).unwrap();
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod domain;
 mod events;
 mod faults;
 mod grants;
+mod process;
 mod store;
 mod toolstack;
 mod tree;
@@ -24,13 +25,12 @@ pub use domain::Guest;
 pub use events::GuestPort;
 pub use faults::Faults;
 pub use grants::{GrantedPages, PAGE};
+pub use process::Process;
 pub use store::Connection;
 pub use toolstack::{Attached, ToolstackError};
 pub use tree::Limits;
 
-use crate::xen::{DomId, Events, Xen};
-use events::EventDevice;
-use grants::GrantDevice;
+use crate::xen::{DomId, Xen};
 
 /// Locks; a panic elsewhere is that test's failure, and no reason for another here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,18 +108,12 @@ impl Hypervisor {
 
     /// Xen as a backend in a driver domain sees it: a domain made by [`create_domain`](Self::create_domain).
     pub fn backend(&self, domain: DomId) -> Xen {
-        let Machine { store, tables, channels, faults, .. } = &*self.machine;
-        let grants = GrantDevice { tables: Arc::clone(tables), by: domain, faults: Arc::clone(faults) };
-        let (channels, event_faults) = (Arc::clone(channels), Arc::clone(faults));
-        Xen {
-            own: domain,
-            store: Arc::new(Connection::new(store, domain, true, Some(Arc::clone(faults)))),
-            grants: Arc::new(grants),
-            open_events: Arc::new(move || {
-                let events: Arc<dyn Events> = Arc::new(EventDevice::open(&channels, domain, &event_faults));
-                Ok(events)
-            }),
-        }
+        self.process(domain).xen()
+    }
+
+    /// A backend's process in `domain`, which can be killed.
+    pub fn process(&self, domain: DomId) -> Process {
+        Process::new(&self.machine, domain)
     }
 
     /// What backends' next calls are to meet.

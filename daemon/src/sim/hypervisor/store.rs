@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -132,6 +133,7 @@ pub struct Connection {
     domain: DomId,
     told_of_domains: bool,
     faults: Option<Arc<Faults>>,
+    killed: AtomicBool,
     /// Started with the first watch.
     deliveries: OnceLock<Arc<Deliveries>>,
 }
@@ -144,7 +146,17 @@ impl Connection {
         faults: Option<Arc<Faults>>,
     ) -> Self {
         let daemon = Arc::clone(daemon);
-        Self { daemon, domain, told_of_domains, faults, deliveries: OnceLock::new() }
+        let (killed, deliveries) = (AtomicBool::new(false), OnceLock::new());
+        Self { daemon, domain, told_of_domains, faults, killed, deliveries }
+    }
+
+    /// The process that holds the connection dies.
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        if let Some(deliveries) = self.deliveries.get() {
+            lock(&self.daemon.state).watches.remove_all_to(deliveries);
+            deliveries.close();
+        }
     }
 
     /// The domain that the connection speaks for.
@@ -153,6 +165,9 @@ impl Connection {
     }
 
     fn met(&self, path: &str) -> Result<(), StoreError> {
+        if self.killed.load(Ordering::Acquire) {
+            return Err(StoreError::Disconnected("the process is dead".to_owned()));
+        }
         self.faults.as_ref().map_or(Ok(()), |faults| faults.on_store(path))
     }
 

@@ -110,6 +110,11 @@ impl Watches {
         self.registered.retain(|registration| !Arc::ptr_eq(&registration.watcher, watcher));
     }
 
+    /// Ends the watches of the connection that hears by `deliveries`.
+    pub fn remove_all_to(&mut self, deliveries: &Arc<Deliveries>) {
+        self.registered.retain(|registration| !Arc::ptr_eq(&registration.deliveries, deliveries));
+    }
+
     /// Watches of `domain`.
     pub fn count(&self, domain: DomId) -> usize {
         self.registered.iter().filter(|registration| registration.domain == domain).count()
