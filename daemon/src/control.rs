@@ -157,12 +157,13 @@ impl Control {
         let entry = domains.get_mut(&id).ok_or(Gone::Domain(id))?;
         entry.settings = entry.settings.with(change);
         entry.strips.values().for_each(|strip| strip.set_domain(entry.settings));
-        info!(domain = %entry.domain.shown(), ?change, "the user changed");
+        let domain = entry.domain.shown();
         if let Some(identity) = &entry.identity {
             memory.remember(identity, change);
             self.shared.unsaved.send_replace(true);
         }
         drop(state);
+        info!(%domain, ?change, "changed by the user");
         self.shared.changed();
         Ok(())
     }
@@ -265,8 +266,10 @@ impl Control {
         }
         entry.asked = Some(now);
         entry.requests += 1;
-        info!(domain = %entry.domain.shown(), "the guest wants to record and hears silence until you allow it");
+        let domain = entry.domain.shown();
+        // Not under the lock: whoever reads the log may be slow.
         drop(state);
+        info!(%domain, "the guest wants to record and hears silence until you allow it");
         self.shared.changed();
     }
 

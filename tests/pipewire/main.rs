@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test from head to foot
 
 mod capture;
+mod daemon;
 mod desktop;
 mod guest;
 mod playback;

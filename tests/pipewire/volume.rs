@@ -10,10 +10,10 @@ use vsnd_tests::pipewire::Endpoint;
 use crate::guest::{Desk, Feeder, PATIENCE, eventually, ring, spec, stereo};
 
 /// What the guest plays in both channels.
-const LEVEL: i16 = 16_000;
+pub const LEVEL: i16 = 16_000;
 
 /// Waits until the sink hears the guest's level times these factors.
-fn hears(ear: &Endpoint, factors: [f32; 2]) {
+pub fn hears(ear: &Endpoint, factors: [f32; 2]) {
     let wanted = factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0);
     ear.wait(PATIENCE, &format!("at {wanted:?}"), |sound| {
         let frames = sound.samples.get(sound.samples.len().checked_sub(512)?..)?;

@@ -318,3 +318,18 @@ fn a_guest_that_records_unallowed_is_asked_for_once_and_not_each_time() {
     pcm.start().unwrap();
     assert_eq!(domain(&machine.control, other.domain.id()).capture_requests, 0, "the user has said no");
 }
+
+#[test]
+fn a_guests_volume_outlives_the_bridge_before() {
+    let mut machine = Machine::start(Arc::new(NullServer));
+    let guest = machine.guest("work", Kernel::Since2026);
+    let pcm = open(&guest, Direction::Playback);
+    set(&pcm, [-6_021, -40_000]);
+    pcm.exchange(Operation::Mute, ARRAY, &[0, 1]).unwrap();
+    machine.end_bridge();
+    machine.control = Control::default();
+    machine.start_bridge(Arc::new(NullServer), super::machine::POLICY);
+    assert_eq!(get(&pcm), [-6_021, -40_000]);
+    let stream = &domain(&machine.control, guest.domain.id()).streams[0];
+    assert_eq!(stream.guest.iter().map(|channel| channel.muted).collect::<Vec<_>>(), [false, true]);
+}

@@ -11,7 +11,7 @@ use vsnd_pw_module::{
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
 use super::record::{Disbelief, Left, Record};
-use super::strip::Strip;
+use super::strip::{Run, Strip};
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::DomainPolicy;
 use crate::control::Control;
@@ -130,9 +130,11 @@ impl PcmStream {
             |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
         setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
+        let strip = context.control.strip(&setup, Arc::clone(&server));
+        record.set_guest(&strip.guest(|| record.guest()));
         Self {
             control: context.control.clone(),
-            strip: context.control.strip(&setup, Arc::clone(&server)),
+            strip,
             setup,
             grants: Arc::clone(&context.xen.grants),
             server,
@@ -355,7 +357,7 @@ impl PcmStream {
     /// The stream has begun to run.
     fn run(&self) {
         self.pacer.add(&self.voice);
-        if self.strip.start() {
+        if self.strip.run(Run::Running) {
             self.control.capture_requested(self.setup.domain.id);
         }
     }
@@ -373,7 +375,8 @@ impl PcmStream {
         drop(voice);
         match trigger {
             Trigger::Start | Trigger::Resume => self.run(),
-            Trigger::Stop | Trigger::Pause => self.strip.stop(),
+            Trigger::Stop => drop(self.strip.run(Run::Stopped)),
+            Trigger::Pause => drop(self.strip.run(Run::Paused)),
         }
         Ok(())
     }
@@ -398,11 +401,12 @@ impl PcmStream {
 
     fn set_volume(&self, name: &'static str, span: Span) -> Result<(), Refusal> {
         let array = self.array(name, span, volume::check_volumes)?;
-        self.strip.set_guest(|channels: &mut [GuestChannel]| {
+        let guest = self.strip.set_guest(|channels: &mut [GuestChannel]| {
             for (channel, value) in channels.iter_mut().zip(volume::volumes(&array)) {
                 channel.volume = Millibels::nearest(value);
             }
         });
+        self.record.set_guest(&guest);
         Ok(())
     }
 
@@ -416,7 +420,7 @@ impl PcmStream {
     /// "Channels to be muted/unmuted": the others stay as they are.
     fn mute(&self, name: &'static str, span: Span, muted: bool) -> Result<(), Refusal> {
         let array = self.array(name, span, volume::check_marks)?;
-        self.strip.set_guest(|channels: &mut [GuestChannel]| {
+        let guest = self.strip.set_guest(|channels: &mut [GuestChannel]| {
             let count = channels.len() as u8;
             for (channel, _) in
                 channels.iter_mut().zip(volume::marks(&array, count)).filter(|(_, marked)| *marked)
@@ -424,6 +428,7 @@ impl PcmStream {
                 channel.muted = muted;
             }
         });
+        self.record.set_guest(&guest);
         Ok(())
     }
 }

@@ -49,10 +49,21 @@ struct Open {
     voice: SharedVoice,
     /// Zero: the guest asked for no events.
     period: Frames,
-    running: bool,
+    run: Run,
     /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
     node: Option<Box<dyn Node>>,
     node_state: Option<NodeState>,
+}
+
+/// Whether an open stream runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Not started, or stopped.
+    Stopped,
+    /// Between START and STOP.
+    Running,
+    /// Between PAUSE and RESUME.
+    Paused,
 }
 
 /// A stream as others may show it.
@@ -83,8 +94,8 @@ pub struct OpenSnapshot {
     pub buffer: Frames,
     /// The guest's period; zero where it asked for no events.
     pub period: Frames,
-    /// Between START and STOP.
-    pub running: bool,
+    /// Whether it runs.
+    pub run: Run,
     /// What the server said of its node last; `None` where it has none.
     pub node: Option<NodeState>,
     ring: Arc<PcmRing>,
@@ -187,29 +198,24 @@ impl Strip {
         let node = self.show(&state, ring, period);
         let begun = begin(&mut lock(voice), node.is_some());
         let (ring, voice) = (Arc::clone(ring), Arc::clone(voice));
-        state.open = Some(Open { ring, voice, period, running: false, node, node_state: None });
+        state.open = Some(Open { ring, voice, period, run: Run::Stopped, node, node_state: None });
         drop(state);
         (self.changed)();
         begun
     }
 
-    /// START and RESUME. Returns whether the guest records without being allowed to.
-    pub fn start(&self) -> bool {
-        self.run(true);
-        !lock(&self.state).allowed
-    }
-
-    /// STOP and PAUSE.
-    pub fn stop(&self) {
-        self.run(false);
-    }
-
-    fn run(&self, running: bool) {
-        if let Some(open) = &mut lock(&self.state).open {
-            open.running = running;
-            open.node.iter().for_each(|node| if running { node.start() } else { node.stop() });
+    /// START, STOP, PAUSE and RESUME. Returns whether the guest records without being allowed to.
+    pub fn run(&self, run: Run) -> bool {
+        let mut state = lock(&self.state);
+        if let Some(open) = &mut state.open {
+            open.run = run;
+            let starts = run == Run::Running;
+            open.node.iter().for_each(|node| if starts { node.start() } else { node.stop() });
         }
+        let unheard = !state.allowed;
+        drop(state);
         (self.changed)();
+        run == Run::Running && unheard
     }
 
     /// CLOSE: the node goes once its tail is heard.
@@ -219,13 +225,24 @@ impl Strip {
         }
     }
 
-    /// Changes what the guest says of its channels.
-    pub fn set_guest(&self, change: impl FnOnce(&mut [GuestChannel])) {
+    /// Changes what the guest says of its channels. Returns what it says now.
+    pub fn set_guest(&self, change: impl FnOnce(&mut [GuestChannel])) -> Vec<GuestChannel> {
         let mut state = lock(&self.state);
         change(&mut state.guest);
         state.apply();
+        let guest = state.guest.clone();
         drop(state);
         (self.changed)();
+        guest
+    }
+
+    /// What the guest says of its channels: here, or where it said nothing to this process, what it said to the one `before`.
+    pub fn guest(&self, before: impl FnOnce() -> Vec<GuestChannel>) -> Vec<GuestChannel> {
+        let mut state = lock(&self.state);
+        if state.guest.is_empty() {
+            state.guest = before();
+        }
+        state.guest.clone()
     }
 
     /// The volume of each channel as the guest is told it, in 0.001 dB.
@@ -252,7 +269,7 @@ impl Strip {
         let node = state.open.as_ref().filter(|_| state.allowed);
         let node = node.and_then(|open| self.show(state, &open.ring, open.period));
         let Some(open) = &mut state.open else { return };
-        node.iter().filter(|_| open.running).for_each(|node| node.start());
+        node.iter().filter(|_| open.run == Run::Running).for_each(|node| node.start());
         lock(&open.voice).node_changed(node.is_some(), monotonic_now());
         open.node = node;
         open.node_state = None;
@@ -317,7 +334,7 @@ impl Strip {
     pub fn records(&self) -> bool {
         let state = lock(&self.state);
         self.direction == Direction::Capture
-            && state.open.as_ref().is_some_and(|open| open.running && open.node.is_some())
+            && state.open.as_ref().is_some_and(|open| open.run == Run::Running && open.node.is_some())
     }
 
     /// The stream as others may show it.
@@ -327,7 +344,7 @@ impl Strip {
             format: open.ring.format(),
             buffer: open.ring.buffer(),
             period: open.period,
-            running: open.running,
+            run: open.run,
             node: open.node_state.clone(),
             ring: Arc::clone(&open.ring),
             voice: Arc::clone(&open.voice),
