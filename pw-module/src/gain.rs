@@ -179,10 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn each_channel_has_its_own_factor() {
+    fn each_channel_has_its_own_factor_from_the_first_frame() {
         let gains = Gains::new(2);
         gains.set(&[0.125, 3.375]);
-        gains.settle();
         let mut octets = [16_000i16, 16_000, -8, 9_000].map(i16::to_le_bytes).concat();
         let meter = Meter::new(2);
         gains.apply(stereo(SampleFormat::S16Le), &mut octets, &meter);
