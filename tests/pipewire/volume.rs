@@ -82,6 +82,12 @@ fn what_the_user_set_is_told_again_when_a_stream_is_opened_again() {
             desk.tool("wpctl", &["set-volume", &id, "0.5"]);
         }
         desk.volume(&spec.name, &[0.125, 0.125], false);
+        // The session manager remembers what it has seen, which the bridge may see before it.
+        let remembered = desk.private.root().join("state/wireplumber/restore-stream");
+        eventually("remembered", || {
+            let state = std::fs::read_to_string(&remembered).unwrap_or_default();
+            (state.contains(&spec.restore_key) && state.contains("0.125")).then_some(())
+        });
         drop(node);
         desk.in_graph("gone", |objects| {
             objects.iter().all(|object| object.get("node.name") != Some(&spec.name)).then_some(())
