@@ -2,7 +2,7 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
-# Further arguments of the demo and the benchmark: make demo ARGS="--play song.wav"
+# Further arguments of the demo, the benchmark and the fuzzer: make demo ARGS="--play song.wav"
 ARGS    ?=
 
 CARGO   ?= cargo
@@ -14,6 +14,8 @@ BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libs
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
 TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
 LINT_PACKAGES  := shellcheck
+# libFuzzer is C++.
+FUZZ_PACKAGES  := g++
 # The letters in the plots, and the other sound server.
 BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
 # The Xen lab keeps its own list.
@@ -25,9 +27,9 @@ UDEVDIR     := $(PREFIX)/lib/udev/rules.d
 SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
 DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
 
-SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/xen/build.sh tests/xen/run.sh)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/build.sh tests/xen/run.sh)
 
-.PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing lint install uninstall
+.PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing fuzz lint install uninstall
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +38,7 @@ help:
 	@echo 'make test        every test: unit, property, headless PipeWire, and real guests on real Xen under emulation'
 	@echo 'make test-fast   the same without real Xen'
 	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 13 minutes; for less ARGS="--long 60"'
+	@echo 'make fuzz        hostile guests guided by coverage, without end; for less ARGS="--seconds 60 --rounds 1 stream"'
 	@echo 'make build       target/release/vsnd-bridge'
 	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit'
 	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
@@ -70,6 +73,11 @@ test-xen: deps test-fast
 bench-timing: deps-demo
 	@contrib/deps.sh $(BENCH_PACKAGES)
 	$(CARGO) bench --locked -p vsnd-tests --bench timing -- $(ARGS)
+
+# Over and over until it is stopped; prints executions.
+fuzz: deps
+	@contrib/deps.sh $(FUZZ_PACKAGES)
+	tests/fuzz/run.sh $(ARGS)
 
 lint: deps
 	$(CARGO) fmt --all --check

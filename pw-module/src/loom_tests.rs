@@ -2,6 +2,8 @@
 //!
 //! `RUSTFLAGS='--cfg loom' cargo test -p vsnd-pw-module --no-default-features --lib loom_tests`, which `make test` does.
 
+#![allow(clippy::unwrap_used)] // a test that can't go on ends
+
 use loom::model::Builder;
 use loom::sync::Arc;
 use loom::thread;

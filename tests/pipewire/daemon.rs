@@ -3,86 +3,65 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use vsnd_bridge::bridge::Bridge;
-use vsnd_bridge::config::{Capture, Config};
-use vsnd_bridge::control::{Command, Control, DomainSnapshot};
-use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::config::Capture;
+use vsnd_bridge::control::{Command, DomainSnapshot};
 use vsnd_bridge::mixer::Volume;
-use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmHandle, SimCard, SimGuest};
-use vsnd_bridge::sim::{Card, Guest, Hypervisor};
+use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmHandle};
 use vsnd_bridge::sndif::Operation;
-use vsnd_bridge::stream::Pacer;
-use vsnd_bridge::xen::DomId;
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer, SINK};
 use vsnd_pw_module::pipewire::{PipeWireServer, survey};
 use vsnd_pw_module::{Direction, NodeState, Octets};
 use vsnd_tests::pipewire::Endpoint;
 use vsnd_tests::rings::{PATIENCE, eventually};
 
+use crate::machine::{Machine, Running};
 use crate::volume::{LEVEL, hears};
 
 /// Where the arrays of volumes lie in the guest's buffer.
 const ARRAY: Octets = Octets(0);
 
 /// A machine with one guest, whose bridge shows it on a private PipeWire.
-struct Machine {
+struct Shown {
+    guest: Running,
+    machine: Machine,
     desk: PrivateServer,
-    control: Control,
-    domain: Guest,
-    _linux: SimGuest,
-    card: SimCard,
-    bridge: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-impl Machine {
+impl Shown {
     fn start() -> Self {
         let desk = PrivateServer::start(Options { min_quantum: 1024, ..Options::default() }).unwrap();
-        let (xen, control) = (Hypervisor::new(), Control::default());
-        let (dom0, told, remote) = (xen.dom0(), control.clone(), desk.remote());
-        let (end, ended) = oneshot::channel();
-        let of_bridge = control.clone();
-        let thread = std::thread::spawn(move || {
-            let server = PipeWireServer::start(move |event| told.server_event(&event), Some(remote)).unwrap();
-            let (server, pacer) = (Arc::new(server), Pacer::start().unwrap());
-            let context =
-                DeviceContext { xen: dom0, server, pacer, records: Arc::default(), control: of_bridge };
-            let bridge = Bridge::new(context, Config::default()).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(bridge.run(async { drop(ended.await) })).unwrap();
-        });
-        let domain = xen.create_domain("work", "ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55").unwrap();
-        let attached = xen.attach(&domain, DomId(0), &Card::simple()).unwrap();
-        let linux = SimGuest::boot(&domain, Kernel::Since2026).unwrap();
-        let card = linux.card(attached.device, PATIENCE).unwrap();
-        eventually("connected", || control.snapshot().server);
-        Self { desk, control, domain, _linux: linux, card, bridge: Some((end, thread)) }
+        let mut machine = Machine::without_bridge();
+        let told = machine.control.clone();
+        let server = PipeWireServer::start(move |event| told.server_event(&event), Some(desk.remote()));
+        machine.start_bridge(Arc::new(server.unwrap()), "");
+        let guest = machine.guest("work", Kernel::Since2026);
+        eventually("connected", || machine.control.snapshot().server);
+        Self { guest, machine, desk }
     }
 
     fn open(&self, direction: Direction) -> PcmHandle {
-        let pcm = self.card.open(0, direction).unwrap();
+        let pcm = self.guest.card.open(0, direction).unwrap();
         pcm.hw_params(HwParams::cd(1_024, 16_384)).unwrap();
         pcm
     }
 
     fn seen(&self) -> DomainSnapshot {
-        self.control.snapshot().domains.into_iter().next().unwrap()
+        self.machine.control.snapshot().domains.into_iter().next().unwrap()
     }
 
     fn volume(&self, volume: f64) {
         let volume = Volume::try_from(volume).unwrap();
-        self.control.obey(Command::SetVolume { domain: self.domain.id(), volume }).unwrap();
+        self.machine.control.obey(Command::SetVolume { domain: self.guest.domain.id(), volume }).unwrap();
     }
 
     fn muted(&self, muted: bool) {
-        self.control.obey(Command::SetMuted { domain: self.domain.id(), muted }).unwrap();
+        self.machine.control.obey(Command::SetMuted { domain: self.guest.domain.id(), muted }).unwrap();
     }
 
     fn capture(&self, capture: Capture) {
-        self.control.obey(Command::SetCapture { domain: self.domain.id(), capture }).unwrap();
+        self.machine.control.obey(Command::SetCapture { domain: self.guest.domain.id(), capture }).unwrap();
     }
 
     /// The server's number for the guest's running node.
@@ -100,16 +79,6 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        if let Some((end, thread)) = self.bridge.take() {
-            drop(end);
-            let ended = thread.join();
-            assert!(std::thread::panicking() || ended.is_ok());
-        }
-    }
-}
-
 fn get(pcm: &PcmHandle) -> [i32; 2] {
     let array = pcm.exchange(Operation::GetVolume, ARRAY, &[0; 8]).unwrap();
     [0, 4].map(|at| i32::from_le_bytes(array[at..at + 4].try_into().unwrap()))
@@ -117,7 +86,7 @@ fn get(pcm: &PcmHandle) -> [i32; 2] {
 
 #[test]
 fn every_volume_is_heard_and_seen_by_the_others() {
-    let machine = Machine::start();
+    let machine = Shown::start();
     let (pcm, ended) = (&machine.open(Direction::Playback), &AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -178,7 +147,7 @@ impl Drop for End<'_> {
 /// The best of three, as a busy machine may take longer, but nothing in here does.
 #[test]
 fn a_permitted_microphone_appears_while_the_guest_records_and_a_withdrawn_one_goes() {
-    let machine = Machine::start();
+    let machine = Shown::start();
     let pcm = machine.open(Direction::Capture);
     let remote = machine.desk.remote();
     let shown = || {
@@ -213,5 +182,5 @@ fn a_permitted_microphone_appears_while_the_guest_records_and_a_withdrawn_one_go
     let limit = Duration::from_millis(100);
     assert!(came < limit && went < limit, "came in {came:?}, went in {went:?}");
     assert_eq!(pcm.counters().core.unexpected, 0);
-    assert_eq!(machine.card.harm(), []);
+    assert_eq!(machine.guest.card.harm(), []);
 }

@@ -20,7 +20,7 @@ use vsnd_bridge::runtime::Records;
 use vsnd_bridge::sim::frontend::{Kernel, SimCard, SimGuest};
 use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor, Process};
 use vsnd_bridge::stream::{Pacer, Record};
-use vsnd_bridge::xen::{DomId, StoreError};
+use vsnd_bridge::xen::{DomId, StoreError, Xen};
 use vsnd_pw_module::{
     Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
     monotonic_now,
@@ -59,6 +59,13 @@ impl Machine {
         machine
     }
 
+    /// One whose bridge sees Xen through `view`.
+    pub fn with_view(server: Arc<dyn SoundServer>, view: impl FnOnce(Xen) -> Xen) -> Self {
+        let mut machine = Self::without_bridge();
+        machine.run(server, "", view);
+        machine
+    }
+
     pub fn without_bridge() -> Self {
         let (xen, control, runtime) = (Hypervisor::new(), Control::default(), tempfile::tempdir().unwrap());
         Self { xen, control, runtime, bridge: None }
@@ -66,11 +73,15 @@ impl Machine {
 
     /// Starts the bridge; also again, on the same machine.
     pub fn start_bridge(&mut self, server: Arc<dyn SoundServer>, config: &str) {
+        self.run(server, config, |xen| xen);
+    }
+
+    fn run(&mut self, server: Arc<dyn SoundServer>, config: &str, view: impl FnOnce(Xen) -> Xen) {
         let config = Config::parse(config, Path::new("test")).unwrap();
         let (pacer, control) = (Pacer::start().unwrap(), self.control.clone());
         let process = self.xen.process(DOM0);
         let records = Arc::new(Records::open(&self.records()).unwrap());
-        let context = DeviceContext { xen: process.xen(), server, pacer, records, control };
+        let context = DeviceContext { xen: view(process.xen()), server, pacer, records, control };
         let (end, ended) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -126,8 +137,13 @@ impl Machine {
 
     /// Waits until the bridge holds nothing of a domain.
     pub fn wait_let_go(&self, domain: DomId) {
+        self.wait_holdings(domain, |holdings| holdings == Holdings::default());
+    }
+
+    /// Waits until what the bridge holds of a domain is as `wanted`.
+    pub fn wait_holdings(&self, domain: DomId, wanted: impl Fn(Holdings) -> bool) {
         let deadline = Instant::now() + SOON;
-        while self.xen.holdings(domain) != Holdings::default() {
+        while !wanted(self.xen.holdings(domain)) {
             assert!(Instant::now() < deadline, "the bridge still holds {:?}", self.xen.holdings(domain));
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test that can't go on ends
 
 mod bus;
+mod hostile;
 mod machine;
 mod no_events;
 mod play;

@@ -229,6 +229,42 @@ pub fn destroy(case: &Case) -> Result<String> {
     verdict(case, [(lines.to_vec(), free), case.exact_plays(&["play-1"])])
 }
 
+/// The bridge is killed and started again under two players and a recorder, which do not notice: everything is heard but for one
+/// gap. After a stop of 20 s a new player is heard as ever.
+pub fn reattach(case: &Case) -> Result<String> {
+    let mut figures = Vec::new();
+    // "left" is cut off by the stop.
+    let names = ["long", "play-1", "left", "play-2"];
+    for (name, report) in names.iter().zip(case.heard(&names)?).filter(|(name, _)| **name != "left") {
+        let underruns = case.underruns(&format!("aplay-{name}.log"))?;
+        let good = if *name == "play-2" { report.is_exact() } else { is_whole_but_for_a_gap(&report) };
+        figures.push((vec![format!("{name} {report}, {underruns} underruns")], good && underruns == 0));
+    }
+    let (_, microphone, length) = MIC_SIGNAL;
+    let recording = case.recording("mic")?;
+    let report = compare(&recording, &[microphone.frames(length)]).remove(0);
+    let overruns = case.underruns("arecord-mic.log")?;
+    let unbroken = report.gaps == 1 && report.corrupt == 0 && report.repeated == 0;
+    figures.push((
+        vec![format!("mic {} frames, {report}, {overruns} overruns", recording.len())],
+        unbroken && recording.len() as u64 == 5 * RATE && overruns == 0,
+    ));
+    let said = ["stop-ms", "stopped-status", "stopped.log"].map(|name| case.text(name).unwrap_or_default());
+    let [milliseconds, status, log] = said.each_ref().map(|text| text.trim());
+    figures.push((
+        vec![format!("stopped within {milliseconds} ms; who played ended with {status}: {log}")],
+        true,
+    ));
+    verdict(case, figures)
+}
+
+/// One gap, in which no more is lost than it lasts, but for the cycle that the server had taken and never played; and all the rest.
+fn is_whole_but_for_a_gap(report: &PlayReport) -> bool {
+    const CYCLE: u64 = 1024;
+    let heard = report.head_cut == 0 && report.tail_cut == 0 && report.corrupt == 0;
+    heard && report.gaps == 1 && report.repeated <= CYCLE && report.lost <= report.silence + CYCLE
+}
+
 fn guest_signal(name: &str) -> Vec<Frame> {
     GUEST_SIGNALS
         .iter()

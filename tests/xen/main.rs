@@ -18,7 +18,7 @@ use judge::{Case, RATE};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 15] = [
+const CASES: [(&str, Judge); 17] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -34,6 +34,8 @@ const CASES: [(&str, Judge); 15] = [
     ("hotplug-new", judge::hotplug),
     ("destroy-old", judge::destroy),
     ("destroy-new", judge::destroy),
+    ("reattach-old", judge::reattach),
+    ("reattach-new", judge::reattach),
 ];
 
 /// The signals of every run: those that guests play, and what the microphone hears.

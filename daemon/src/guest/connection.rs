@@ -288,17 +288,17 @@ fn serve(events: &dyn Events, channels: &mut [Channel], end: &End) {
             // After the work: a guest that notifies without end costs one look at a time.
             events.unmask(port);
         }
-        if again.is_empty() {
-            if let Err(error) = events.wait(&mut ports) {
-                error!("a guest's requests can't be waited for, its sound ends: {error}");
-                break;
-            }
-            ports.extend(
-                channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests),
-            );
-        } else {
-            ports.append(&mut again);
+        if !again.is_empty() {
+            // Only look at what came meanwhile: no stream waits until another's ring is empty.
+            events.wake();
         }
+        if let Err(error) = events.wait(&mut ports) {
+            error!("a guest's requests can't be waited for, its sound ends: {error}");
+            break;
+        }
+        ports
+            .extend(channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests));
+        ports.append(&mut again);
     }
     for channel in channels.iter_mut() {
         if end.released.load(Ordering::Relaxed) {

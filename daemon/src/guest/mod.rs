@@ -6,5 +6,6 @@ mod device;
 mod domain;
 pub mod names;
 
-pub use connection::{ConnectError, Connection};
+pub use bus::{Bus, Facts, Step};
+pub use connection::{ConnectError, Connection, Start};
 pub use device::{Device, DeviceContext, DeviceId, Outcome};

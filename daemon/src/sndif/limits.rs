@@ -51,13 +51,20 @@ impl Rates {
     }
 }
 
+/// Rates that a message names: a guest may list hundreds.
+const MOST_SHOWN: usize = 16;
+
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any(range) => write!(f, "{range}"),
             Self::Listed(rates) => {
-                let rates: Vec<_> = rates.iter().map(u32::to_string).collect();
-                f.write_str(&rates.join(","))
+                let shown: Vec<_> = rates.iter().take(MOST_SHOWN).map(u32::to_string).collect();
+                f.write_str(&shown.join(","))?;
+                match rates.len().saturating_sub(MOST_SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
             }
         }
     }

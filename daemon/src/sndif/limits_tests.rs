@@ -332,3 +332,11 @@ proptest! {
         prop_assert!(left.is_some_and(|left| choice.is_inside(&left)), "{asked:?} {left:?}");
     }
 }
+
+#[test]
+fn a_message_names_no_more_rates_than_fit_a_line() {
+    let listed = |count: u32| Rates::Listed((1..=count).collect()).to_string();
+    assert_eq!(listed(3), "1,2,3");
+    assert_eq!(listed(16), "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16");
+    assert_eq!(listed(18), "1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16 and 2 more");
+}

@@ -433,6 +433,14 @@ impl PcmStream {
     }
 }
 
+impl Drop for PcmStream {
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then. What was open stays so for
+    /// the next bridge.
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
 /// An operation as the log names it.
 fn name(operation: &Operation) -> &'static str {
     match operation {

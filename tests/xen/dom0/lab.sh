@@ -64,16 +64,23 @@ sound_is_routed() {
 
 # --- the bridge -------------------------------------------------------------------------------------------------------------
 
+# A case may stop it and start it again: it outlives the case, and its number is found in /run/bridge.pid.
 start_bridge() {
     become_user /run/vsnd-bridge run --server pipewire --capture allow >>"$OUT/bridge.log" 2>&1 &
     bridge=$!
+    disown "$bridge"
+    echo "$bridge" >/run/bridge.pid
     sleep 0.5
     kill -0 "$bridge"
 }
 
 stop_bridge() {
     kill "$bridge" 2>/dev/null
-    wait "$bridge"
+    wait_for 10 bridge_is_gone
+}
+
+bridge_is_gone() {
+    ! kill -0 "$bridge"
 }
 
 # --- guests -----------------------------------------------------------------------------------------------------------------
@@ -261,6 +268,7 @@ run_case() {
         . "$LAB/cases/$script.sh"
     )
     status=$?
+    bridge=$(</run/bridge.pid)
     kill -0 "$bridge" 2>/dev/null || { say "the bridge is gone"; status=99; start_bridge; }
     echo "$status" >"$OUT/$case/status"
     say "case $case: $status"
