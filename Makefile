@@ -12,10 +12,12 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 BUILD_PACKAGES := gcc libc6-dev pkg-config libclang-dev libpipewire-0.3-dev libspa-0.2-dev libpulse-dev
 # What the demo plays into when no PipeWire runs.
 DEMO_PACKAGES  := pipewire pipewire-bin libspa-0.2-modules wireplumber dbus
-TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils
-LINT_PACKAGES  := shellcheck
+TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils python3-gi
+LINT_PACKAGES  := shellcheck groff-base
 # libFuzzer is C++.
 FUZZ_PACKAGES  := g++
+# A program of its own, installed from its source below target: two minutes, once.
+DENY           := target/tools/cargo-deny-0.20.2/bin/cargo-deny
 # The letters in the plots, and the other sound server.
 BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
 # The Xen lab keeps its own list.
@@ -26,7 +28,13 @@ UNITDIR     := $(PREFIX)/lib/systemd/user
 UDEVDIR     := $(PREFIX)/lib/udev/rules.d
 SYSUSERSDIR := $(PREFIX)/lib/sysusers.d
 DOCDIR      := $(PREFIX)/share/doc/vsnd-bridge
+MANDIR      := $(PREFIX)/share/man/man1
+DBUSDIR     := $(PREFIX)/share/dbus-1
+BASHDIR     := $(PREFIX)/share/bash-completion/completions
+ZSHDIR      := $(PREFIX)/share/zsh/site-functions
+FISHDIR     := $(PREFIX)/share/fish/vendor_completions.d
 
+PROGRAMS := target/release/vsnd-bridge target/release/vsndctl
 SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/build.sh tests/xen/run.sh)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing fuzz lint install uninstall
@@ -39,8 +47,8 @@ help:
 	@echo 'make test-fast   the same without real Xen'
 	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 13 minutes; for less ARGS="--long 60"'
 	@echo 'make fuzz        hostile guests guided by coverage, without end; for less ARGS="--seconds 60 --rounds 1 stream"'
-	@echo 'make build       target/release/vsnd-bridge'
-	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit'
+	@echo 'make build       target/release/vsnd-bridge and vsndctl'
+	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit, licences'
 	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
 	@echo 'make install     PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make uninstall'
@@ -52,7 +60,7 @@ deps-demo:
 	@contrib/deps.sh $(BUILD_PACKAGES) $(DEMO_PACKAGES)
 
 build: deps-demo
-	$(CARGO) build --locked --release -p vsnd-bridge
+	$(CARGO) build --locked --release -p vsnd-bridge -p vsnd-dbus
 
 demo: build
 	target/release/vsnd-bridge demo $(ARGS)
@@ -79,28 +87,43 @@ fuzz: deps
 	@contrib/deps.sh $(FUZZ_PACKAGES)
 	tests/fuzz/run.sh $(ARGS)
 
-lint: deps
+$(DENY):
+	$(CARGO) install --locked --quiet --root $(DENY:/bin/cargo-deny=) --version $(patsubst cargo-deny-%,%,$(notdir $(DENY:/bin/cargo-deny=))) cargo-deny
+
+lint: deps $(DENY)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 	shellcheck -x -P tests/xen $(SCRIPTS)
 	contrib/verify-unit.sh
+	contrib/verify-man.sh
+	$(DENY) --locked check licenses bans sources
 
-target/release/vsnd-bridge:
+$(PROGRAMS):
 	$(error $@ is not built yet: make build)
 
-install: target/release/vsnd-bridge
-	install -D -m 755 target/release/vsnd-bridge $(DESTDIR)$(BINDIR)/vsnd-bridge
+install: $(PROGRAMS)
+	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(PROGRAMS)
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's|/usr/bin/|$(BINDIR)/|; s|/usr/share/doc/vsnd-bridge|$(DOCDIR)|' contrib/systemd/vsnd-bridge.service \
 		> $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
 	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
 	install -D -m 644 -t $(DESTDIR)$(SYSUSERSDIR) contrib/sysusers.d/vsnd-bridge.conf
+	install -d $(DESTDIR)$(DBUSDIR)/services
+	sed 's|/usr/bin/|$(BINDIR)/|' contrib/dbus/org.vsnd.Bridge1.service \
+		> $(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service
+	chmod 644 $(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service
+	install -D -m 644 -t $(DESTDIR)$(DBUSDIR)/interfaces dbus/org.vsnd.Bridge1*.xml
+	install -D -m 644 -t $(DESTDIR)$(MANDIR) contrib/man/vsnd-bridge.1 contrib/man/vsndctl.1
+	install -D -m 644 contrib/completions/vsndctl.bash $(DESTDIR)$(BASHDIR)/vsndctl
+	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_vsndctl
+	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/vsndctl.fish
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
+	install -D -m 755 -t $(DESTDIR)$(DOCDIR)/examples contrib/examples/vsnd-ask-capture
 ifeq ($(DESTDIR),)
 	@echo 'Now, once, as root:'
 	@echo '  systemd-sysusers && udevadm control --reload && udevadm trigger --subsystem-match=misc'
@@ -110,6 +133,9 @@ ifeq ($(DESTDIR),)
 endif
 
 uninstall:
-	rm -f $(DESTDIR)$(BINDIR)/vsnd-bridge $(DESTDIR)$(UNITDIR)/vsnd-bridge.service \
-		$(DESTDIR)$(UDEVDIR)/70-vsnd-bridge.rules $(DESTDIR)$(SYSUSERSDIR)/vsnd-bridge.conf
+	rm -f $(DESTDIR)$(BINDIR)/vsnd-bridge $(DESTDIR)$(BINDIR)/vsndctl $(DESTDIR)$(UNITDIR)/vsnd-bridge.service \
+		$(DESTDIR)$(UDEVDIR)/70-vsnd-bridge.rules $(DESTDIR)$(SYSUSERSDIR)/vsnd-bridge.conf \
+		$(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service $(DESTDIR)$(DBUSDIR)/interfaces/org.vsnd.Bridge1*.xml \
+		$(DESTDIR)$(MANDIR)/vsnd-bridge.1 $(DESTDIR)$(MANDIR)/vsndctl.1 $(DESTDIR)$(BASHDIR)/vsndctl \
+		$(DESTDIR)$(ZSHDIR)/_vsndctl $(DESTDIR)$(FISHDIR)/vsndctl.fish
 	rm -rf $(DESTDIR)$(DOCDIR)

@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod guest;
 pub mod mixer;
+pub mod realtime;
 pub mod runtime;
 pub mod sim;
 pub mod sndif;

@@ -57,6 +57,10 @@ fn positions_follow_the_clock() {
                 }
                 for pair in snapshots.windows(2) {
                     assert!(pair[1].at >= pair[0].at && pair[1].given >= pair[0].given, "{pair:?}");
+                    // The report after a recorded block makes its snapshot more exact.
+                    if pair[1].at == pair[0].at && pair[1].heard.abs_diff(pair[0].heard) < 48 {
+                        continue;
+                    }
                     // pipewire-pulse moves its indices once a cycle, and not when it missed one.
                     if !desk.is_pulse() && pair[1].heard < pair[0].heard {
                         return Err(Busy(format!("{pair:?}")));

@@ -108,7 +108,8 @@ impl FrontEventPage {
         Self::init_at(pages, 0)
     }
 
-    fn init_at(pages: Pages, start: u32) -> Result<Self, OutOfRange> {
+    /// An empty page whose counters stand at `start`, as after so many events.
+    pub(crate) fn init_at(pages: Pages, start: u32) -> Result<Self, OutOfRange> {
         pages.write(0, &[0; PAGE])?;
         pages.store(IN_CONS, start)?;
         pages.store(IN_PROD, start)?;

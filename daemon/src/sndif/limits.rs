@@ -13,6 +13,9 @@ pub const SHORTEST_PERIOD: Octets = Octets(64);
 /// Periods that a buffer holds at least.
 const LEAST_PERIODS: u64 = 2;
 
+/// Rates that a message names: a guest may have listed a thousand, and the log gets a line for each refusal.
+const MOST_SHOWN: usize = 12;
+
 /// Rates in frames a second.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rates {
@@ -50,9 +53,6 @@ impl Rates {
         }
     }
 }
-
-/// Rates that a message names: a guest may list hundreds.
-const MOST_SHOWN: usize = 16;
 
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

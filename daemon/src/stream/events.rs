@@ -90,6 +90,7 @@ mod tests {
     use super::*;
     use crate::sndif::FrontEventPage;
     use crate::sndif::testing::shared_pages;
+    use proptest::prelude::*;
 
     /// The numbers that a kernel of either kind expects, and what it accepts.
     struct Front {
@@ -205,6 +206,85 @@ mod tests {
             writer.send(Octets(3));
             front.interrupt();
             assert_eq!(front.accepted, [2, 3], "restarts: {restarts}");
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open,
+        Send(u64),
+        Interrupt,
+        /// A new bridge takes the page up, and the OPEN.
+        Restart,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            1 => Just(Step::Open),
+            6 => (1u64..100).prop_map(Step::Send),
+            6 => Just(Step::Interrupt),
+            1 => Just(Step::Restart),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    /// Counters anywhere, and around the places where they and the numbers wrap.
+    fn starts() -> impl Strategy<Value = u32> {
+        let around = |place: u32| (0u32..300).prop_map(move |n| place.wrapping_add(n).wrapping_sub(200));
+        prop_oneof![Just(0), any::<u32>(), around(0), around(1 << 16), around(!0xffff)]
+    }
+
+    proptest! {
+        /// However many events the page has seen, how often the stream was opened and the bridge restarted, and whenever the
+        /// guest looks: positions are accepted in their order, and each OPEN's newest one once the guest has looked.
+        #[test]
+        fn a_position_once_sent_is_accepted_whatever_happened_before(
+            start in starts(), restarts: bool, steps in steps(),
+        ) {
+            let [theirs, ours, restarted @ ..] = shared_pages::<20>();
+            let mut restarted = restarted.into_iter();
+            // A frontend that counts on has counted every event of this page.
+            let page = FrontEventPage::init_at(theirs, start).unwrap();
+            let mut front = Front { page, restarts, expected: start as u16, accepted: Vec::new() };
+            let mut writer = EventWriter::new(EventPage::attach(ours).unwrap());
+            let (mut opened_at, mut sent) = (None, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Open => {
+                        // What was told before was notified before, too.
+                        front.interrupt();
+                        front.open();
+                        (opened_at, sent) = (Some(writer.opened()), Vec::new());
+                    }
+                    Step::Send(count) if opened_at.is_some() => {
+                        for position in (sent.len() as u64 + 1..).take(count as usize) {
+                            sent.push(position);
+                            writer.send(Octets(position));
+                        }
+                    }
+                    Step::Send(_) => (),
+                    Step::Interrupt => {
+                        front.interrupt();
+                        while writer.flush() {
+                            front.interrupt();
+                        }
+                        prop_assert!(!writer.is_waiting());
+                        prop_assert_eq!(front.accepted.last(), sent.last());
+                    }
+                    Step::Restart => {
+                        let Some(pages) = restarted.next() else { continue };
+                        writer = EventWriter::new(EventPage::attach(pages).unwrap());
+                        if let Some(opened_at) = opened_at {
+                            writer.take_over(opened_at);
+                        }
+                        // What waited for room is forgotten: the new bridge soon has a newer position.
+                        front.interrupt();
+                        sent.truncate(front.accepted.last().map_or(0, |last| *last as usize));
+                    }
+                }
+                let accepted = without_repeats(&front.accepted);
+                prop_assert!(accepted.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", accepted);
+            }
         }
     }
 }

@@ -4,13 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
-};
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use super::voice::Voice;
+use crate::realtime;
 
 /// How often a guest is told its position. docs/timing.md has the measurements behind the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +87,8 @@ impl Pacer {
         let shared = Arc::new(Shared { cadence, ..Shared::default() });
         let of_thread = Arc::clone(&shared);
         let body = move || {
-            take_priority();
+            // Without it a position comes later on a busy machine, but is as true, because it is taken when it is sent.
+            realtime::take_or_ask(PRIORITY);
             pace(&of_thread);
         };
         std::thread::Builder::new().name("pacer".into()).spawn(body)?;
@@ -112,19 +110,6 @@ impl Pacer {
         lock(&self.shared.inbox).started.push(Arc::downgrade(voice));
         self.shared.changed.notify_all();
     }
-}
-
-/// Real time where the user's limits allow it (RLIMIT_RTPRIO, which Debian's pipewire package raises for its group).
-/// Without it a position comes later on a busy machine, but is as true, because it is taken when it is sent.
-fn take_priority() {
-    let taken = ThreadPriorityValue::try_from(PRIORITY).map(|value| {
-        set_thread_priority_and_policy(
-            thread_native_id(),
-            ThreadPriority::Crossplatform(value),
-            ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo),
-        )
-    });
-    tracing::debug!(?taken, "real-time priority of the pacer");
 }
 
 /// A voice, and when it wants to be called.

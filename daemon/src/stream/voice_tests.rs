@@ -19,6 +19,11 @@ struct Bench {
     elapsed: u64,
     last: u64,
     events: u64,
+    /// When the pacer wants to be called, and when it was called last.
+    due: Nanos,
+    called: Nanos,
+    /// When `last` was told.
+    told_at: Nanos,
 }
 
 impl Bench {
@@ -33,7 +38,20 @@ impl Bench {
         let mut voice = Voice::new(writer, signals, Cadence::default());
         voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
         let now = Nanos(0);
-        Self { voice, ring, page, now, period, towards_period: 0, elapsed: 0, last: 0, events: 0 }
+        Self {
+            voice,
+            ring,
+            page,
+            now,
+            period,
+            towards_period: 0,
+            elapsed: 0,
+            last: 0,
+            events: 0,
+            due: now,
+            called: now,
+            told_at: now,
+        }
     }
 
     fn take_events(&mut self) {
@@ -43,6 +61,7 @@ impl Bench {
             assert!(position <= self.ring.cursor().position.0, "ahead of what the server was given");
             self.towards_period += position - self.last;
             self.last = position;
+            self.told_at = self.called;
             self.events += 1;
             if self.towards_period > self.period {
                 self.towards_period %= self.period;
@@ -55,7 +74,7 @@ impl Bench {
     /// Runs cycles of `quantum` frames, the pacer called whenever it asked to be.
     fn run(&mut self, cycles: u64, quantum: u64) {
         let mut buffer = vec![0; quantum as usize * 4];
-        let mut due = self.now;
+        self.due = self.now;
         for _ in 0..cycles {
             let first = match self.ring.direction() {
                 Direction::Playback => self.ring.play(self.now, &mut buffer),
@@ -65,14 +84,20 @@ impl Bench {
             let given = self.ring.cursor().position;
             self.ring.publish(Timing { at: self.now, heard, given, cycle: Frames(quantum) });
             let next_cycle = self.now + Frames(quantum).duration(RATE);
-            while due < next_cycle {
-                let next = self.voice.step(due).unwrap();
-                assert!(next > due);
-                due = next;
-                self.take_events();
-            }
-            self.now = next_cycle;
+            self.pace(next_cycle);
         }
+    }
+
+    /// Calls the pacer's thread as it asked for until `until`.
+    fn pace(&mut self, until: Nanos) {
+        while self.due < until {
+            self.called = self.due;
+            let next = self.voice.step(self.due).unwrap();
+            assert!(next > self.due);
+            self.due = next;
+            self.take_events();
+        }
+        self.now = until;
     }
 }
 
@@ -223,3 +248,6 @@ fn without_a_node_the_position_follows_the_clock() {
     assert_eq!(bench.elapsed, 99, "the hundredth ends a frame after the second");
     assert!(bench.last.abs_diff(48_000) <= 480);
 }
+
+#[path = "weather_tests.rs"]
+mod weather;

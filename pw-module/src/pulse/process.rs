@@ -52,6 +52,8 @@ pub(super) struct Process {
     /// yet that it plays again: what it is given meanwhile may be too late to be heard. `None` while it plays.
     dry: Option<u32>,
     line: Line,
+    /// When frames that the server had at once came here, of recorded ones: the line through the blocks that came soonest.
+    arrivals: Line,
     /// The stream position of the newest report, just as it was told.
     told: Option<i64>,
     converter: Converter,
@@ -60,6 +62,7 @@ pub(super) struct Process {
 impl Process {
     pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, carrier: Carrier) -> Self {
         let line = Line::new(ring.format().rate());
+        let arrivals = line.clone();
         let converter = Converter::new(ring.format(), carrier, LONGEST);
         Self {
             ring,
@@ -71,6 +74,7 @@ impl Process {
             sounded: 0,
             dry: Some(0),
             line,
+            arrivals,
             told: None,
             converter,
         }
@@ -115,6 +119,7 @@ impl Process {
             true => None,
             false => self.ring.capture(now, self.converter.captured(input)),
         };
+        self.arrivals.report(now, self.moved.saturating_add(self.frames(input.len())));
         self.account(first, input.len());
     }
 
@@ -188,7 +193,13 @@ impl Process {
     }
 
     fn publish(&self) {
-        let (Some(offset), Some(at)) = (self.offset, self.line.newest()) else { return };
+        // Playback: what is heard is known best at the newest report. Capture: a snapshot belongs to the beginning of its
+        // cycle, when the block came, and one that came late tells nothing of the distance to the microphone.
+        let at = match self.direction() {
+            Direction::Playback => self.line.newest(),
+            Direction::Capture => self.arrivals.when(self.moved),
+        };
+        let (Some(offset), Some(at)) = (self.offset, at) else { return };
         let Some(position) = self.line.position(at) else { return };
         let heard = position.saturating_add(offset);
         self.ring.publish(Timing { at, heard, given: self.given, cycle: self.cycle });
@@ -197,6 +208,7 @@ impl Process {
     /// The stream stood still, or is to: earlier reports say nothing of what comes.
     pub(super) fn interrupt(&mut self) {
         self.line.reset();
+        self.arrivals.reset();
         self.told = None;
         self.offset = None;
     }
@@ -287,11 +299,27 @@ mod tests {
     fn captured_frames_lie_between_the_microphone_and_the_ring() {
         let (mut process, ring) = process(Direction::Capture);
         ring.start();
-        process.capture(Nanos(1), &[0; 4 * 16]);
+        process.capture(Nanos::from_millis(10), &[0; 4 * 16]);
         process.report(report(10, 120, 100, 2_000));
         let timing = ring.timing().unwrap();
         assert_eq!((timing.heard, timing.given), (8 + 20 + 96, Frames(8)));
         assert_eq!(process.tail(Nanos(0)), Nanos(0));
+    }
+
+    #[test]
+    fn a_block_that_comes_late_does_not_change_the_distance_to_the_microphone() {
+        let (mut process, ring) = process(Direction::Capture);
+        ring.start();
+        let mut distance = Vec::new();
+        for (block, late) in (1i64..).zip([1, 0, 2, 30, 0, 9, 0]) {
+            process.capture(Nanos::from_millis(10 * block + late), &[0; 4 * 480]);
+            // Sooner or later after it; what the server says of its microphone is true when it says so.
+            let told = 10 * block + late + block % 3;
+            process.report(report(told, 480 * block + 48 * (late + block % 3), 480 * block, 5_000));
+            let timing = ring.timing().unwrap();
+            distance.push(timing.given.0 as i64 - timing.heard);
+        }
+        assert_eq!(distance[1..], [-240; 6]);
     }
 
     #[test]

@@ -8,7 +8,6 @@ use vsnd_bridge::sim::frontend::Seen;
 use vsnd_bridge::sim::signal::Frame;
 use vsnd_pw_module::Direction;
 
-use super::position::ring;
 use super::rig::{GUEST, Player, RATE, Recorder, Rig};
 use super::stats::{Spread, slope};
 
@@ -26,11 +25,18 @@ pub struct LoopBack {
 }
 
 /// Restarts both streams `restarts` times.
-pub fn measure(rig: &Rig, quantum: u32, period: u64, restarts: usize, span: Duration) -> Result<LoopBack> {
+pub fn measure(
+    rig: &Rig,
+    quantum: u32,
+    period: u64,
+    buffer: u64,
+    restarts: usize,
+    span: Duration,
+) -> Result<LoopBack> {
     let (mut error_ms, mut single) = (Vec::new(), Vec::new());
     let mut tries = 0;
     while error_ms.len() < restarts {
-        match restart(rig, quantum, period, span) {
+        match restart(rig, period, buffer, span) {
             Ok(errors) => {
                 let mut sorted = errors.clone();
                 sorted.sort_by(f64::total_cmp);
@@ -48,8 +54,7 @@ pub fn measure(rig: &Rig, quantum: u32, period: u64, restarts: usize, span: Dura
 }
 
 /// The error of the round trip by each captured position, in milliseconds.
-fn restart(rig: &Rig, quantum: u32, period: u64, span: Duration) -> Result<Vec<f64>> {
-    let buffer = ring(period, quantum);
+fn restart(rig: &Rig, period: u64, buffer: u64, span: Duration) -> Result<Vec<f64>> {
     let recording = rig.open(Direction::Capture, RATE, period, buffer)?;
     recording.watch_positions();
     let recorder = Recorder::start(recording, period);

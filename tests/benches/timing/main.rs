@@ -6,6 +6,8 @@
 mod ear;
 mod latency;
 mod loopback;
+mod machine;
+mod native;
 mod params;
 mod plot;
 mod position;
@@ -22,7 +24,7 @@ use serde::Serialize;
 use vsnd_bridge::stream::Cadence;
 use vsnd_pw_module::Nanos;
 
-use position::{Cell, OWN_ERROR, Sample};
+use position::{Cell, OWN_ERROR, Sample, ring};
 use rig::{RATE, Rig};
 
 const QUANTA: [u32; 3] = [64, 256, 1024];
@@ -31,6 +33,14 @@ const PERIODS_MS: [f64; 4] = [1.0, 5.0, 10.0, 21.0];
 /// Ring of the long run, in frames: five seconds, which no pause of the machine empties.
 const LONG_RING: u64 = 240_000;
 
+/// Length and period of each run of the loop-back.
+const LOOP: Duration = Duration::from_millis(1500);
+const LOOP_PERIOD: u64 = 480;
+
+/// Frames that PulseAudio's null sink renders at a time.
+const PULSE_BLOCK: u32 = 480;
+/// Periods of the guest on PulseAudio whose latency is measured, in frames.
+const PULSE_PERIODS: [u64; 3] = [240, 480, 1024];
 /// Ring of the guest on PulseAudio, in frames: its latency is counted in tens of milliseconds.
 const PULSE_RING: u64 = 9_600;
 
@@ -85,11 +95,19 @@ struct Report {
     monitor_delay_frames: Vec<f64>,
     positions: Vec<Cell>,
     cadence: Vec<CadenceRow>,
-    pulse: Vec<Cell>,
+    pulse: Pulse,
     long: Option<Cell>,
     latency: Vec<latency::Latency>,
     loopback: Vec<loopback::LoopBack>,
     queries: Option<params::Queries>,
+}
+
+/// The same on PulseAudio.
+#[derive(Default, Serialize)]
+struct Pulse {
+    positions: Vec<Cell>,
+    latency: Vec<latency::Latency>,
+    loopback: Vec<loopback::LoopBack>,
 }
 
 #[derive(Serialize)]
@@ -117,7 +135,7 @@ fn main() -> Result<()> {
         loop_back(&options, &mut report)?;
     }
     if options.wants("pulse") {
-        pulse(span, &mut report)?;
+        pulse(&options, span, &mut report.pulse)?;
     }
     if options.wants("long") && options.long > 0 {
         long(&options, &mut report)?;
@@ -128,11 +146,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-const HEADER: &str = "quantum  rate   period  positions   off by p50      p99      max ms   most ahead  ahead  back   ppm          wake-ups/s  again";
+const HEADER: &str = "quantum  rate   period  positions   off by p50      p99      max ms   most ahead  ahead  back   ppm          wake-ups/s  again   machine p99      max ms";
 
 fn row(cell: &Cell) {
     println!(
-        "{:7} {:6} {:5.1} ms {:10}    {:8.3} {:8.3} {:8.3}   {:5.2} frames {:5} {:5} {:+7.2} ±{:5.2} {:7.0}   {:4}",
+        "{:7} {:6} {:5.1} ms {:10}    {:8.3} {:8.3} {:8.3}   {:5.2} frames {:5} {:5} {:+7.2} ±{:5.2} {:7.0}   {:4}     {:8.3} {:8.3}",
         cell.quantum,
         cell.rate,
         cell.period_ms,
@@ -146,13 +164,37 @@ fn row(cell: &Cell) {
         cell.drift_ppm,
         cell.drift_error_ppm,
         cell.wakeups_s,
-        cell.disturbed
+        cell.disturbed,
+        cell.machine_ms.p99,
+        cell.machine_ms.max
     );
+}
+
+/// Measures a cell and prints its row. `None` where the machine was too busy for it; the other cells may still be measured.
+fn measured(
+    rig: &Rig,
+    quantum: u32,
+    rate: u32,
+    period: f64,
+    buffer: Option<u64>,
+    span: Duration,
+) -> Option<(Cell, Vec<Sample>)> {
+    match position::measure(rig, quantum, rate, period, buffer, span) {
+        Ok(cell) => {
+            row(&cell.0);
+            Some(cell)
+        }
+        Err(error) => {
+            eprintln!("{quantum:7} {rate:6} {period:5.1} ms   not measured: {error:#}");
+            None
+        }
+    }
 }
 
 fn positions(options: &Options, span: Duration, report: &mut Report) -> Result<()> {
     println!(
-        "Positions against what the sink played; ahead: by more than {OWN_ERROR} frames; again: runs that the machine spoilt"
+        "Positions against what the sink played; ahead: by more than {OWN_ERROR} frames; again: runs that the machine spoilt; machine: how \
+         late a thread above all others woke meanwhile"
     );
     println!("{HEADER}");
     for quantum in QUANTA {
@@ -160,20 +202,12 @@ fn positions(options: &Options, span: Duration, report: &mut Report) -> Result<(
         report.monitor_delay_frames.push(rig.monitor_delay() as f64 * f64::from(RATE) / 1e9);
         let mut cells: Vec<(Cell, Vec<Sample>)> = Vec::new();
         for period in PERIODS_MS {
-            match position::measure(&rig, quantum, RATE, period, None, span) {
-                Ok(cell) => {
-                    row(&cell.0);
-                    cells.push(cell);
-                }
-                // A busy machine; the other cells may still be measured.
-                Err(error) => eprintln!("{quantum:7} {RATE:6} {period:5.1} ms   not measured: {error:#}"),
-            }
+            cells.extend(measured(&rig, quantum, RATE, period, None, span));
         }
         plot::errors(&options.out.join(format!("positions-{quantum}.png")), quantum, &cells)?;
         report.positions.extend(cells.into_iter().map(|(cell, _)| cell));
-        let (resampled, _) = position::measure(&rig, quantum, 44_100, 10.0, None, span)?;
-        row(&resampled);
-        report.positions.push(resampled);
+        let resampled = measured(&rig, quantum, 44_100, 10.0, None, span);
+        report.positions.extend(resampled.map(|(cell, _)| cell));
         if report.queries.is_none() {
             report.queries = Some(params::measure(&rig)?);
         }
@@ -207,27 +241,34 @@ fn cadence(span: Duration, report: &mut Report) -> Result<()> {
 
 fn latencies(span: Duration, report: &mut Report) -> Result<()> {
     println!("\nFrom WRITE to the sink, beside a native client with a ring of the same length");
-    println!(
-        "quantum  period  ring frames   guest p50      p99    native p50     p99 ms   difference          ratio"
-    );
+    println!("{LATENCY_HEADER}");
     for quantum in QUANTA {
         let rig = Rig::start(quantum, Cadence::default())?;
         let period = u64::from(quantum.max(240));
-        let latency = latency::measure(&rig, quantum, period, span)?;
-        println!(
-            "{quantum:7} {period:7} {:12}    {:8.3} {:8.3}     {:8.3} {:8.3}   {:+7.3} ms ({:+5.2} quanta) {:5.3}",
-            latency.buffer_frames,
-            latency.guest_ms.p50,
-            latency.guest_ms.p99,
-            latency.native_ms.p50,
-            latency.native_ms.p99,
-            latency.difference_ms,
-            latency.difference_quanta,
-            latency.ratio
-        );
+        let latency = latency::measure(&rig, quantum, period, ring(period, quantum), span)?;
+        latency_row(&latency);
         report.latency.push(latency);
     }
     Ok(())
+}
+
+const LATENCY_HEADER: &str =
+    "quantum  period  ring frames   guest p50      p99    native p50     p99 ms   difference          ratio";
+
+fn latency_row(latency: &latency::Latency) {
+    println!(
+        "{:7} {:7} {:12}    {:8.3} {:8.3}     {:8.3} {:8.3}   {:+7.3} ms ({:+5.2} quanta) {:5.3}",
+        latency.quantum,
+        latency.period_frames,
+        latency.buffer_frames,
+        latency.guest_ms.p50,
+        latency.guest_ms.p99,
+        latency.native_ms.p50,
+        latency.native_ms.p99,
+        latency.difference_ms,
+        latency.difference_quanta,
+        latency.ratio
+    );
 }
 
 fn loop_back(options: &Options, report: &mut Report) -> Result<()> {
@@ -235,33 +276,62 @@ fn loop_back(options: &Options, report: &mut Report) -> Result<()> {
         "\nLoop-back: the round trip by the positions, less the one by correlation; {} restarts",
         options.restarts
     );
-    println!(
-        "quantum  period   medians of the restarts, ms: least   greatest    every position: p50      p99      max ms"
-    );
+    println!("{LOOP_HEADER}");
     for quantum in [256, 1024] {
         let rig = Rig::start(quantum, Cadence::default())?;
-        let span = Duration::from_millis(1500);
-        let result = loopback::measure(&rig, quantum, 480, options.restarts, span)?;
-        let least = result.error_ms.iter().copied().fold(f64::MAX, f64::min);
-        let greatest = result.error_ms.iter().copied().fold(f64::MIN, f64::max);
-        println!(
-            "{quantum:7} {:7}                                {least:+8.3}  {greatest:+8.3}                   {:8.3} {:8.3} {:8.3}",
-            result.period_frames, result.single_ms.p50, result.single_ms.p99, result.single_ms.max
-        );
+        let result = loopback::measure(
+            &rig,
+            quantum,
+            LOOP_PERIOD,
+            ring(LOOP_PERIOD, quantum),
+            options.restarts,
+            LOOP,
+        )?;
+        loop_row(&result);
         report.loopback.push(result);
     }
     Ok(())
 }
 
-fn pulse(span: Duration, report: &mut Report) -> Result<()> {
+const LOOP_HEADER: &str = "quantum  period   medians of the restarts, ms: least   greatest    every position: p50      p99      max ms";
+
+fn loop_row(result: &loopback::LoopBack) {
+    let least = result.error_ms.iter().copied().fold(f64::MAX, f64::min);
+    let greatest = result.error_ms.iter().copied().fold(f64::MIN, f64::max);
+    println!(
+        "{:7} {:7}                                {least:+8.3}  {greatest:+8.3}                   {:8.3} {:8.3} {:8.3}",
+        result.quantum,
+        result.period_frames,
+        result.single_ms.p50,
+        result.single_ms.p99,
+        result.single_ms.max
+    );
+}
+
+fn pulse(options: &Options, span: Duration, report: &mut Pulse) -> Result<()> {
     println!("\nPositions on a real PulseAudio (null sink, norewinds=1, blocks of 480 frames)");
     println!("{HEADER}");
     let rig = Rig::start_pulse()?;
     for period in PERIODS_MS {
-        let (cell, _) = position::measure(&rig, 480, RATE, period, Some(PULSE_RING), span)?;
-        row(&cell);
-        println!("        the sink heard it interrupted {} times", cell.breaks);
-        report.pulse.push(cell);
+        let cell = measured(&rig, PULSE_BLOCK, RATE, period, Some(PULSE_RING), span);
+        report.positions.extend(cell.map(|(cell, _)| {
+            println!("        the sink heard it interrupted {} times", cell.breaks);
+            cell
+        }));
+    }
+    println!("\nFrom WRITE to PulseAudio's sink, beside a native client with a ring of the same length");
+    println!("{LATENCY_HEADER}");
+    for period in PULSE_PERIODS {
+        let latency = latency::measure(&rig, PULSE_BLOCK, period, 8 * period, span)?;
+        latency_row(&latency);
+        report.latency.push(latency);
+    }
+    if options.restarts > 0 {
+        println!("\nLoop-back on PulseAudio; {} restarts", options.restarts);
+        println!("{LOOP_HEADER}");
+        let result = loopback::measure(&rig, PULSE_BLOCK, LOOP_PERIOD, PULSE_RING, options.restarts, LOOP)?;
+        loop_row(&result);
+        report.loopback.push(result);
     }
     Ok(())
 }

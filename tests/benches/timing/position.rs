@@ -6,16 +6,14 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 use vsnd_bridge::sim::frontend::Seen;
 use vsnd_pw_module::Direction;
-use vsnd_pw_module::pipewire::private::SINK;
 
-use super::ear::Client;
-use super::pulse;
+use super::machine::Probe;
 use super::rig::{GUEST, LEFT, Player, RATE, Rig};
 use super::stats::{Spread, slope};
 use super::truth::Truth;
 
 /// A run that the machine disturbed is tried again so often.
-const TRIES: usize = 4;
+const TRIES: usize = 9;
 
 /// One cell of the table.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +33,8 @@ pub struct Cell {
     pub ahead: usize,
     /// Positions before the one before.
     pub backward: usize,
+    /// How late a thread above all others woke meanwhile, in milliseconds.
+    pub machine_ms: Spread,
     /// How stale the guest's pointer is at any instant, in milliseconds.
     pub pointer_ms: Spread,
     /// Events and wake-ups of the pacer, each second.
@@ -51,11 +51,6 @@ pub struct Cell {
 
 /// The clock's own error in frames: it counts whole ones, and so does the server.
 pub const OWN_ERROR: f64 = 2.0;
-
-enum Ear {
-    Native(Client),
-    Pulse(pulse::Ear),
-}
 
 /// A run that is not tried again for an interruption.
 const LONG: Duration = Duration::from_secs(60);
@@ -120,25 +115,21 @@ fn run(
 ) -> Result<(Cell, Vec<Sample>)> {
     let period = (period_ms * f64::from(rate) / 1000.0).round() as u64;
     let room = (span.as_secs() + 20) as usize * (RATE / quantum) as usize;
-    let ear = match rig.pulse() {
-        Some(server) => Ear::Pulse(pulse::Ear::listen(server.command("parec"))?),
-        None => Ear::Native(Client::listen(&rig.remote()?, SINK, RATE, room)?),
-    };
+    let ear = rig.listen(room)?;
     let pcm = rig.open(Direction::Playback, rate, period, buffer)?;
     pcm.watch_positions();
     let player = Player::start(pcm, period);
     // The lead-in, and the resampler's filling.
     std::thread::sleep(Duration::from_millis(500));
+    let probe = Probe::start();
     let wakeups = rig.pacer.wakeups();
     let began = std::time::Instant::now();
     std::thread::sleep(span);
     let wakeups_s = (rig.pacer.wakeups() - wakeups) as f64 / began.elapsed().as_secs_f64();
+    let machine_ms = probe.finish();
     let seen = player.pcm.watch_positions();
     player.finish()?;
-    let cycles = match ear {
-        Ear::Native(ear) => ear.finish(),
-        Ear::Pulse(ear) => ear.finish(),
-    };
+    let cycles = ear.finish();
     let from = seen.first().map_or(0, |seen| seen.at.0) + 500_000_000;
     let seen: Vec<Seen> = seen.into_iter().filter(|seen| seen.at.0 >= from).collect();
     let delay = rig.monitor_delay();
@@ -155,7 +146,7 @@ fn run(
     }
     let own_error = if rig.pulse().is_some() { PULSE_ERROR } else { OWN_ERROR };
     let (mut cell, samples) = compare(&seen, &truth, own_error);
-    cell = Cell { quantum, rate, period_ms, buffer_frames: buffer, wakeups_s, ..cell };
+    cell = Cell { quantum, rate, period_ms, buffer_frames: buffer, wakeups_s, machine_ms, ..cell };
     Ok((cell, samples))
 }
 
@@ -193,6 +184,7 @@ fn compare(seen: &[Seen], truth: &Truth, own_error: f64) -> (Cell, Vec<Sample>) 
         ahead_frames_max: ahead_most,
         ahead,
         backward,
+        machine_ms: Spread::default(),
         pointer_ms: Spread::of(staleness(seen, truth)),
         events_s: seen.len() as f64 / seconds,
         wakeups_s: 0.0,

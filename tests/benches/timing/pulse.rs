@@ -54,11 +54,7 @@ impl Ear {
     /// Ends it. The sink renders a block when it begins to play it, so the first frame of a piece was played when it came,
     /// less the way to the recorder: the line below all pieces, on the sink's exact clock.
     pub fn finish(mut self) -> Vec<Cycle> {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
         let pieces = std::mem::take(&mut *self.pieces.lock().unwrap_or_else(PoisonError::into_inner));
         let mut first = 0;
         let mut begins = Vec::new();
@@ -84,6 +80,22 @@ impl Ear {
             }
         };
         all.chunks(BLOCK).enumerate().map(cycle).collect()
+    }
+}
+
+impl Ear {
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -11,6 +11,7 @@ use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::{Capture, Config};
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::realtime;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle, SimCard, SimGuest};
 use vsnd_bridge::sim::signal::{Channels, Frame, TestSignal, frames_of};
 use vsnd_bridge::sim::{Card, Hypervisor};
@@ -24,6 +25,7 @@ use vsnd_pw_module::{Direction, Frames, SoundServer, monotonic_now};
 use vsnd_tests::pulse::PrivatePulse;
 
 use super::ear::{self, Client, Cycle};
+use super::pulse;
 use super::truth::Truth;
 
 /// The graph's rate.
@@ -60,6 +62,22 @@ impl Desk {
         match self {
             Self::PipeWire(server) => server.command(program),
             Self::PulseAudio(server) => server.command(program),
+        }
+    }
+}
+
+/// An ear on the sink's monitor.
+pub enum Ear {
+    PipeWire(Client),
+    PulseAudio(pulse::Ear),
+}
+
+impl Ear {
+    /// Ends it; what the sink was given, cycle by cycle.
+    pub fn finish(self) -> Vec<Cycle> {
+        match self {
+            Self::PipeWire(ear) => ear.finish(),
+            Self::PulseAudio(ear) => ear.finish(),
         }
     }
 }
@@ -153,6 +171,14 @@ impl Rig {
         }
     }
 
+    /// An ear on the sink, with room for so many cycles.
+    pub fn listen(&self, room: usize) -> Result<Ear> {
+        match &self.desk {
+            Desk::PipeWire(server) => Ok(Ear::PipeWire(Client::listen(&server.remote(), SINK, RATE, room)?)),
+            Desk::PulseAudio(server) => Ok(Ear::PulseAudio(pulse::Ear::listen(server.command("parec"))?)),
+        }
+    }
+
     /// How much later the sink's monitor gives a frame than the sink was given it, in nanoseconds: PipeWire's monitors are a
     /// cycle late.
     pub fn monitor_delay(&self) -> i64 {
@@ -193,8 +219,13 @@ impl Rig {
         Ok(pcm)
     }
 
-    /// Links the sink's monitor to the guest's recording, and the microphone no longer.
+    /// Gives the guest's recording, which runs, the sink's monitor and the microphone no longer.
     pub fn loop_back(&self) -> Result<()> {
+        if let Desk::PulseAudio(server) = &self.desk {
+            // Streams that nobody has moved follow it.
+            server.tool("pactl", &["set-default-source", &format!("{SINK}.monitor")])?;
+            return Ok(());
+        }
         let node = "vsnd.bench.0.0.1";
         for channel in ["FL", "FR"] {
             let to = format!("{node}:input_{channel}");
@@ -228,6 +259,15 @@ impl Drop for Rig {
     }
 }
 
+/// Below everything of the bridge's and the servers'.
+const APPLICATIONS: u8 = 5;
+
+/// For an application's thread: other programs of this machine do not take its processor away, where the user's limits allow
+/// that.
+pub fn take_processor() {
+    let _is_taken = realtime::take(APPLICATIONS).is_ok();
+}
+
 /// One WRITE: answered at this instant, beginning with this frame of the signal.
 #[derive(Clone, Copy, Debug)]
 pub struct Written {
@@ -247,6 +287,7 @@ impl Player {
         let (pcm, stop) = (Arc::new(pcm), Arc::new(AtomicBool::new(false)));
         let (own, stopping) = (Arc::clone(&pcm), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
+            take_processor();
             let (mut next, mut written) = (0, Vec::with_capacity(100_000));
             let mut octets = Vec::new();
             while !stopping.load(Ordering::Relaxed) {
@@ -273,7 +314,7 @@ impl Player {
     }
 }
 
-fn octets_of([left, right]: Frame) -> [u8; 4] {
+pub fn octets_of([left, right]: Frame) -> [u8; 4] {
     let ([a, b], [c, d]) = (left.to_le_bytes(), right.to_le_bytes());
     [a, b, c, d]
 }
@@ -292,6 +333,7 @@ impl Recorder {
         let octets = Arc::<Mutex<Vec<u8>>>::default();
         let (own, stopping, kept) = (Arc::clone(&pcm), Arc::clone(&stop), Arc::clone(&octets));
         let thread = std::thread::spawn(move || {
+            take_processor();
             let mut part = vec![0; period as usize * 4];
             while !stopping.load(Ordering::Relaxed) {
                 let read = own.read(&mut part)?;

@@ -72,7 +72,11 @@ impl Truth {
             Point { at, until: at + (cycle.frames as f64 * 1e9 / graph) as i64, frame: frame(cycle.ticks) }
         };
         let points = cycles.iter().skip(begins + 1).map(point).collect();
-        Self { points, rate, breaks: 0 }
+        // Where a cycle was missed there is silence: what follows comes later than the step said.
+        let silent = |cycle: &Cycle| cycle.head.iter().all(|frame| *frame == [0, 0]);
+        let sounding = cycles.iter().skip(begins).map(|cycle| !silent(cycle)).collect::<Vec<_>>();
+        let breaks = sounding.windows(2).filter(|pair| !pair[0] && pair[1]).count();
+        Self { points, rate, breaks }
     }
 
     /// The signal's frames a second.

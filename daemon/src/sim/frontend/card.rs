@@ -16,11 +16,15 @@ use super::inbox::{Harm, Inbox};
 use super::lock;
 use super::pcm::Pcm;
 use super::position::{Kernel, Word};
+use crate::realtime;
 use crate::sim::{GrantedPages, Guest, GuestPort};
 use crate::xen::{DomId, Nodes, StoreError};
 
 /// How often an interrupt thread looks whether it is to end.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Below a sound server's threads, as a guest is in Dom0.
+const INTERRUPTS: u8 = 20;
 
 /// A position as the guest's driver took it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +91,10 @@ impl Stream {
         Ok(stream)
     }
 
-    /// The event channel's interrupt thread.
+    /// The event channel's interrupt thread. An interrupt does not wait for an application to give up the processor: neither
+    /// does this where the user's limits allow it.
     fn serve(&self) {
+        let _is_prompt = realtime::take(INTERRUPTS).is_ok();
         while !self.ended.load(Ordering::Acquire) {
             if self.events.wait(LOOK) {
                 self.interrupt();

@@ -1,0 +1,2 @@
+# bash completion of vsndctl: the program itself knows what is live.
+source <(COMPLETE=bash vsndctl)

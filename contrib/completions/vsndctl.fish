@@ -1,0 +1,2 @@
+# fish completion of vsndctl: the program itself knows what is live.
+COMPLETE=fish vsndctl | source

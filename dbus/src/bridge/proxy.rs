@@ -1,0 +1,17 @@
+use zbus::proxy;
+
+/// The bridge, as others on the bus see it.
+#[proxy(
+    interface = "org.vsnd.Bridge1",
+    default_service = "org.vsnd.Bridge1",
+    default_path = "/org/vsnd/Bridge1"
+)]
+pub trait Bridge {
+    /// The bridge's version.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// The sound server's name and version, or "null".
+    #[zbus(property)]
+    fn server(&self) -> zbus::Result<String>;
+}

@@ -1,0 +1,146 @@
+//! The other end: what mixers and tools see of a bridge.
+
+mod event;
+mod snapshot;
+
+use std::io;
+use std::time::Duration;
+
+use futures::Stream;
+use zbus::Connection;
+use zbus::connection::Builder;
+use zbus::fdo::{DBusProxy, ObjectManagerProxy};
+use zbus::names::BusName;
+use zbus::proxy::CacheProperties;
+
+pub use crate::bridge::proxy::BridgeProxy;
+pub use crate::domain::proxy::DomainProxy;
+pub use crate::stream::proxy::StreamProxy;
+pub use event::Event;
+pub use snapshot::{Bridge, Domain, Stream as StreamView};
+
+use crate::{BUS_NAME, DomainId, Object, StreamId};
+
+/// How long a bridge may take to answer; one that runs answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A bridge, seen over a connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connection: Connection,
+}
+
+/// Why a bridge can't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no session bus, or it can't be reached.
+    #[error("there is no session bus here: {0}")]
+    NoBus(zbus::Error),
+    /// No bridge has the name on this bus.
+    #[error("no bridge runs in this session")]
+    NotRunning,
+    /// The bridge has the name, and doesn't answer.
+    #[error("the bridge doesn't answer")]
+    NoAnswer,
+    /// It is another bridge than this client knows.
+    #[error("the bridge says {found} of {object}, which this program doesn't understand")]
+    Protocol {
+        /// Of which object.
+        object: Object,
+        /// What it says.
+        found: String,
+    },
+    /// The bridge refuses, in its own words, which may hold a guest's.
+    #[error("{0}")]
+    Refused(String),
+    /// The bus doesn't do its part.
+    #[error("D-Bus: {0}")]
+    Bus(zbus::Error),
+}
+
+impl Client {
+    /// The bridge of this session. It is not started where none runs.
+    ///
+    /// # Errors
+    /// [`ClientError::NoBus`], [`ClientError::NotRunning`].
+    pub async fn session() -> Result<Self, ClientError> {
+        let connection =
+            Builder::session().method_timeout(PATIENCE).build().await.map_err(ClientError::NoBus)?;
+        let name = BusName::try_from(BUS_NAME).map_err(ClientError::Bus)?;
+        let bus = DBusProxy::new(&connection).await?;
+        match bus.name_has_owner(name).await {
+            Ok(true) => Ok(Self::on(connection)),
+            Ok(false) => Err(ClientError::NotRunning),
+            Err(error) => Err(zbus::Error::from(error).into()),
+        }
+    }
+
+    /// The bridge at the other end of a connection, or with the name on its bus.
+    pub fn on(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    /// All that the bridge publishes.
+    ///
+    /// # Errors
+    /// When the bridge doesn't answer, or says what isn't understood.
+    pub async fn snapshot(&self) -> Result<Bridge, ClientError> {
+        // Asked for once, not to be kept up to date.
+        let bridge =
+            BridgeProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
+        let manager = ObjectManagerProxy::builder(&self.connection)
+            .destination(BUS_NAME)
+            .path(Object::Bridge.path())
+            .build()
+            .await?;
+        let objects = manager.get_managed_objects().await.map_err(zbus::Error::from)?;
+        Bridge::new(bridge.version().await?, bridge.server().await?, objects)
+    }
+
+    /// What happens to the bridge and its objects from now on. Ends with the connection.
+    ///
+    /// # Errors
+    /// When the bus doesn't tell.
+    pub async fn events(&self) -> Result<impl Stream<Item = Event> + Unpin + use<>, ClientError> {
+        event::events(&self.connection).await.map_err(ClientError::from)
+    }
+
+    /// A domain.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn domain(&self, id: DomainId) -> Result<DomainProxy<'static>, ClientError> {
+        Ok(DomainProxy::new(&self.connection, Object::Domain(id).path()).await?)
+    }
+
+    /// A stream of a domain.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn stream(&self, domain: DomainId, id: StreamId) -> Result<StreamProxy<'static>, ClientError> {
+        Ok(StreamProxy::new(&self.connection, Object::Stream(domain, id).path()).await?)
+    }
+}
+
+impl From<zbus::Error> for ClientError {
+    fn from(error: zbus::Error) -> Self {
+        match error {
+            zbus::Error::MethodError(name, text, _) => match name.as_str() {
+                "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
+                    Self::NotRunning
+                }
+                _ => Self::Refused(text.unwrap_or_else(|| name.to_string())),
+            },
+            zbus::Error::FDO(error) => match *error {
+                zbus::fdo::Error::ZBus(error) => error.into(),
+                zbus::fdo::Error::ServiceUnknown(_) | zbus::fdo::Error::NameHasNoOwner(_) => Self::NotRunning,
+                error => match zbus::DBusError::description(&error) {
+                    Some(text) => Self::Refused(text.to_owned()),
+                    None => Self::Bus(error.into()),
+                },
+            },
+            zbus::Error::InputOutput(error) if error.kind() == io::ErrorKind::TimedOut => Self::NoAnswer,
+            error => Self::Bus(error),
+        }
+    }
+}

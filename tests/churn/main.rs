@@ -1,0 +1,188 @@
+//! What a guest leaves behind that comes, goes, opens and closes ten thousand times: nothing.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test from head to foot
+
+mod live;
+#[path = "../sim/machine.rs"]
+#[allow(dead_code)] // the tests of the simulator use the rest
+mod machine;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use vsnd_bridge::sim::Holdings;
+use vsnd_bridge::sim::frontend::{HwParams, Kernel};
+use vsnd_bridge::xen::Nodes;
+use vsnd_pw_module::pipewire::PipeWireServer;
+use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
+use vsnd_pw_module::{Direction, NullServer};
+
+use live::{Counted, live};
+use machine::{DOM0, Machine, Running, SOON};
+
+/// Held by each test: they count what the whole process holds.
+static ALONE: Mutex<()> = Mutex::new(());
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+/// What may be left of all cycles, in octets allocated: less than a name for each.
+const LEFT: usize = 16 << 10;
+
+/// What the allocator may keep for later use, in octets resident: some for each thread that ever ran.
+const KEPT: u64 = 16 << 20;
+
+/// What the process holds, and XenStore for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    watches: usize,
+    nodes: usize,
+    holdings: Holdings,
+}
+
+fn count(directory: &str) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+impl Held {
+    fn now(machine: &Machine, guest: &Running) -> Self {
+        Self {
+            descriptors: count("/proc/self/fd"),
+            threads: count("/proc/self/task"),
+            watches: machine.xen.watches(DOM0),
+            nodes: machine.xen.owned_nodes(DOM0),
+            holdings: machine.xen.holdings(guest.domain.id()),
+        }
+    }
+
+    /// What is held once threads that end have ended.
+    fn settled(machine: &Machine, guest: &Running) -> Self {
+        const REST: Duration = Duration::from_millis(300);
+        let mut seen = (Self::now(machine, guest), Instant::now());
+        while seen.1.elapsed() < REST {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = Self::now(machine, guest);
+            if now != seen.0 {
+                seen = (now, Instant::now());
+            }
+        }
+        seen.0
+    }
+
+    fn is_within(self, other: Self) -> bool {
+        self.descriptors <= other.descriptors
+            && self.threads <= other.threads
+            && self.watches <= other.watches
+            && self.nodes <= other.nodes
+            && self.holdings == other.holdings
+    }
+
+    /// Waits until no more is held than was: a thread may end a moment after it is done.
+    fn wait_again(self, machine: &Machine, guest: &Running) {
+        let deadline = Instant::now() + SOON;
+        while !Self::now(machine, guest).is_within(self) {
+            let now = Self::now(machine, guest);
+            assert!(Instant::now() < deadline, "was {self:?}, is {now:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Where both ends of a card stand.
+fn states(machine: &Machine, guest: &Running) -> String {
+    let Running { attached, .. } = guest;
+    [attached.backend(), attached.frontend()]
+        .map(|end| machine.xen.store().read(&format!("{end}/state")))
+        .map(|state| format!("{state:?}"))
+        .join(" ")
+}
+
+/// Mapped ranges, and resident memory in octets.
+fn memory() -> (usize, u64) {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    (maps, resident * 4096)
+}
+
+fn open_and_close(guest: &Running, direction: Direction) {
+    let pcm = guest.card.open(0, direction).unwrap();
+    pcm.hw_params(HwParams::cd(480, 4800)).unwrap();
+    pcm.prepare().unwrap();
+    pcm.close();
+}
+
+/// So many cycles, after a tenth of them that may make what stays.
+fn churn(machine: &Machine, guest: &Running, cycles: u32, cycle: impl Fn(u32)) {
+    (0..cycles / 10).for_each(&cycle);
+    let before = Held::settled(machine, guest);
+    let ((maps, resident), allocated) = (memory(), live());
+    (0..cycles).for_each(&cycle);
+    before.wait_again(machine, guest);
+    // What a server was told to take away it may still hold for a moment.
+    let deadline = Instant::now() + SOON;
+    while live() > allocated + LEFT && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ((maps_now, resident_now), allocated_now) = (memory(), live());
+    println!(
+        "{cycles} cycles: {allocated} octets were allocated and {allocated_now} are, {resident} were resident and {resident_now} are"
+    );
+    assert!(allocated_now <= allocated + LEFT, "{allocated} octets were allocated, {allocated_now} are");
+    assert!(maps_now <= maps + 16, "{maps} ranges were mapped, {maps_now} are");
+    assert!(resident_now <= resident + KEPT, "{resident} octets were resident, {resident_now} are");
+    assert_eq!(machine.xen.deferred_grants(guest.domain.id()), 0, "memory was given up while mapped");
+    assert_eq!(guest.card.harm(), []);
+}
+
+#[test]
+fn ten_thousand_opens_and_closes_leave_nothing() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let machine = Machine::start(Arc::new(NullServer));
+    let guest = machine.guest("work", Kernel::Since2026);
+    churn(&machine, &guest, 10_000, |number| {
+        open_and_close(&guest, if number % 2 == 0 { Direction::Playback } else { Direction::Capture });
+    });
+}
+
+#[test]
+fn two_hundred_opens_and_closes_leave_nothing_on_pipewire() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipewire = PrivateServer::start(Options::default()).unwrap();
+    let server = PipeWireServer::start(|_| (), Some(pipewire.remote())).unwrap();
+    let machine = Machine::start(Arc::new(server));
+    let guest = machine.guest("work", Kernel::Since2026);
+    churn(&machine, &guest, 200, |_| open_and_close(&guest, Direction::Playback));
+}
+
+#[test]
+fn a_thousand_connects_and_disconnects_leave_nothing() {
+    // InitWait is held for 200 ms each time, so many guests come and go at once.
+    const GUESTS: u32 = 40;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let machine = Machine::start(Arc::new(NullServer));
+    let guest = machine.guest("stays", Kernel::Since2026);
+    let others: Vec<_> =
+        (0..GUESTS).map(|number| machine.guest(&format!("guest-{number}"), Kernel::Since2026)).collect();
+    churn(&machine, &guest, 1_000 / GUESTS, |_| {
+        std::thread::scope(|scope| {
+            for other in &others {
+                scope.spawn(|| {
+                    let card = || {
+                        let card = other.linux.card(other.attached.device, SOON);
+                        card.unwrap_or_else(|| panic!("no card: {}", states(&machine, other)))
+                    };
+                    let before = card();
+                    other.linux.reload_driver();
+                    assert!(before.wait_gone(SOON), "the card didn't go: {}", states(&machine, other));
+                    card();
+                });
+            }
+        });
+    });
+    for other in &others {
+        machine.xen.destroy(&other.domain).unwrap();
+        machine.wait_let_go(other.domain.id());
+    }
+}
