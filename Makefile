@@ -35,7 +35,7 @@ ZSHDIR      := $(PREFIX)/share/zsh/site-functions
 FISHDIR     := $(PREFIX)/share/fish/vendor_completions.d
 
 PROGRAMS := target/release/vsnd-bridge target/release/vsndctl
-SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/build.sh tests/xen/run.sh)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/build.sh tests/xen/run.sh tests/xen/guest/notes tests/xen/guest/servers)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing fuzz lint install uninstall
 .DEFAULT_GOAL := help

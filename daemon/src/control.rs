@@ -279,6 +279,8 @@ impl Control {
         match event {
             ServerEvent::Connected(info) => state.server = Some(info.clone()),
             ServerEvent::Lost(_) => state.server = None,
+            // Streams are the same on a server without a sink.
+            ServerEvent::Plays(_) => return,
             ServerEvent::Node(event) => {
                 state.of_node(&event.client, &event.node, |strip| strip.set_node_state(event.state.clone()));
             }

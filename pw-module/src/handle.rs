@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::{Node, NodeSpec, PcmRing};
+use crate::{Attachment, Node, NodeSpec, PcmRing};
 
 /// The number by which handles and commands name a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,12 +11,24 @@ pub(crate) struct NodeKey(u64);
 
 /// What the thread is asked to do.
 pub(crate) enum Command {
-    /// To show the ring as a node, and to use it while the lease lasts.
-    Open(NodeKey, Box<NodeSpec>, Arc<PcmRing>, Arc<Lease>),
+    /// To show a ring as a node.
+    Open(NodeKey, Box<Opened>),
     /// To carry out an order of one node's handle.
     Node(NodeKey, Order),
+    /// To look for the server, or not to.
+    Seek(bool),
     /// To play the tails, drop everything and end.
     Quit,
+}
+
+/// A node to make.
+pub(crate) struct Opened {
+    pub(crate) spec: NodeSpec,
+    pub(crate) ring: Arc<PcmRing>,
+    /// While it lasts the ring is the node's to use.
+    pub(crate) lease: Arc<Lease>,
+    /// From the beginning, so that a START which comes at once waits for the node.
+    pub(crate) attachment: Attachment,
 }
 
 /// What a handle asks of its node.
@@ -68,8 +80,14 @@ impl Handles {
         let key = NodeKey(self.next.fetch_add(1, Ordering::Relaxed));
         let lease = Arc::new(Lease::default());
         let handle = Handle { key, lease: Arc::clone(&lease), post: Arc::clone(&self.post) };
-        (self.post)(Command::Open(key, Box::new(spec), ring, lease));
+        let attachment = ring.attach();
+        (self.post)(Command::Open(key, Box::new(Opened { spec, ring, lease, attachment })));
         Box::new(handle)
+    }
+
+    /// Asks the thread to look for the server, or not to.
+    pub(crate) fn seek(&self, wanted: bool) {
+        (self.post)(Command::Seek(wanted));
     }
 
     /// Asks the thread to end.

@@ -26,6 +26,7 @@ mod null;
 mod pages;
 mod ring;
 mod server;
+mod switch;
 mod sync;
 mod timing;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
@@ -42,10 +43,11 @@ pub use format::{SampleFormat, StreamFormat};
 pub use marks::{Cursor, Marks};
 pub use null::{NullClock, NullServer};
 pub use pages::{Access, Counters, OutOfRange, Pages};
-pub use ring::{Direction, PcmRing, RingClosed, Stopped};
+pub use ring::{Attachment, Direction, PcmRing, RingClosed, Stopped};
 pub use server::{
     Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
     UserVolume, VolumeEvent,
 };
+pub use switch::{Presence, Switch, prefer};
 pub use timing::Timing;
 pub use units::{Frames, Nanos, Octets, monotonic_now};

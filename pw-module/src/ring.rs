@@ -6,6 +6,8 @@
 //! wrote nothing, silence is played and the position runs on.
 #![allow(unsafe_code)] // the pages are taken out of a cell that real-time readers share
 
+use std::sync::Arc;
+
 use crate::gain::{Gains, Meter};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
@@ -50,6 +52,8 @@ pub struct PcmRing {
     /// `None` once closed. Reached only inside the gate, or after it is closed and empty.
     pages: UnsafeCell<Option<Pages>>,
     marks: Marks,
+    /// How many nodes have a stream on a server, or are about to.
+    attached: AtomicU32,
     starved: AtomicU64,
     underruns: AtomicU64,
     missed_cycles: AtomicU64,
@@ -89,6 +93,7 @@ impl PcmRing {
             gate: AtomicU32::new(0),
             pages: UnsafeCell::new(Some(pages)),
             marks,
+            attached: AtomicU32::new(0),
             starved: AtomicU64::new(0),
             underruns: AtomicU64::new(0),
             missed_cycles: AtomicU64::new(0),
@@ -149,6 +154,11 @@ impl PcmRing {
     /// or a hole in the recording (capture).
     pub fn missed_cycles(&self) -> u64 {
         self.missed_cycles.load(Ordering::Relaxed)
+    }
+
+    /// Whether a node serves the ring, or is about to, as far as its server knows: without one nobody need be waited for.
+    pub fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire) > 0
     }
 
     /// When a node last served the ring; the lowest value before the first time.
@@ -250,6 +260,12 @@ impl PcmRing {
     }
 
     // ---- the reader's side ----------------------------------------------------------------------------------------
+
+    /// A node has a stream on a server that answers, or is about to, until the result is dropped.
+    pub fn attach(self: &Arc<Self>) -> Attachment {
+        self.attached.fetch_add(1, Ordering::AcqRel);
+        Attachment(Arc::clone(self))
+    }
 
     fn with_pages<T>(&self, access: impl FnOnce(&Pages) -> T) -> Option<T> {
         let before = self.gate.fetch_add(1, Ordering::AcqRel);
@@ -408,6 +424,15 @@ impl PcmRing {
     /// For a callback.
     pub fn publish(&self, timing: Timing) {
         self.timing.store(timing);
+    }
+}
+
+/// That a node serves a ring, or is about to.
+pub struct Attachment(Arc<PcmRing>);
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.0.attached.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

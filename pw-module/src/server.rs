@@ -1,5 +1,6 @@
 //! What a sound server is to the bridge: a place where rings become nodes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::units::{Frames, Nanos};
@@ -114,11 +115,23 @@ pub struct ServerInfo {
     pub name: String,
     /// The server's own version text; empty for the null server.
     pub version: String,
+    /// Whether another server stands in for it, as PipeWire does for PulseAudio.
+    pub is_stand_in: bool,
+}
+
+impl fmt::Display for ServerInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let space = if self.version.is_empty() { "" } else { " " };
+        write!(f, "{}{space}{}", self.name, self.version)
+    }
 }
 
 /// What a server tells the bridge, from its own thread.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerEvent {
+    /// Whether the server has a sink to play on. Told before [`Connected`](Self::Connected), and when it changes; a server that
+    /// never tells is taken to have one.
+    Plays(bool),
     /// The server answered.
     Connected(ServerInfo),
     /// The server went away; the text says what was seen.
@@ -162,6 +175,9 @@ pub trait SoundServer: Send + Sync {
 
     /// What streams the server can carry as far as is known now, from memory.
     fn bounds(&self) -> Bounds;
+
+    /// Whether the server is to be looked for. One that nobody needs is not: where sockets start services, looking starts it.
+    fn seek(&self, _wanted: bool) {}
 }
 
 /// A node's handle. Dropping it plays the tail to its last frame and takes the node away; it never waits.

@@ -21,18 +21,20 @@ impl Told {
 
     /// Tells the state of the node of `spec`, unless it was told already.
     pub(crate) fn tell(&mut self, spec: &NodeSpec, state: NodeState) {
+        tracing::debug!(node = spec.name, ?state);
         if self.last.as_ref() == Some(&state) {
             return;
-        }
-        match &state {
-            NodeState::Failed(text) => {
-                tracing::warn!(node = spec.name, domain = spec.client.name, reason = text, "node failed");
-            }
-            state => tracing::debug!(node = spec.name, ?state, "node changed"),
         }
         self.last = Some(state.clone());
         let (node, client) = (spec.name.clone(), spec.client.id.clone());
         (self.events)(ServerEvent::Node(NodeEvent { node, client, state }));
+    }
+
+    /// Tells that the node is on its way, but not of every try after one that failed.
+    pub(crate) fn tell_try(&mut self, spec: &NodeSpec) {
+        if !matches!(self.last, Some(NodeState::Failed(_))) {
+            self.tell(spec, NodeState::Connecting);
+        }
     }
 
     /// Tells the volume that the user set for the node of `spec`.

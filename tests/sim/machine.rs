@@ -22,7 +22,7 @@ use vsnd_bridge::sim::{Attached, Card, Guest, Holdings, Hypervisor, Process};
 use vsnd_bridge::stream::{Pacer, Record};
 use vsnd_bridge::xen::{DomId, StoreError, Xen};
 use vsnd_pw_module::{
-    Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
+    Attachment, Bounds, Direction, Frames, Marks, Node, NodeSpec, PcmRing, SampleFormat, SoundServer, Timing,
     monotonic_now,
 };
 
@@ -244,6 +244,7 @@ pub struct Recording {
 }
 
 struct TapeNode {
+    _attachment: Attachment,
     target: Arc<Mutex<Option<String>>>,
     ended: Arc<AtomicBool>,
 }
@@ -299,7 +300,7 @@ impl SoundServer for Tape {
             target: Arc::clone(&target),
             ended: Arc::clone(&ended),
         });
-        let node = TapeNode { target, ended: Arc::clone(&ended) };
+        let node = TapeNode { _attachment: ring.attach(), target, ended: Arc::clone(&ended) };
         let (quantum, cycles, nodes) = (self.quantum, Arc::clone(&self.cycles), Arc::clone(&self.nodes));
         nodes.fetch_add(1, Ordering::AcqRel);
         std::thread::spawn(move || {

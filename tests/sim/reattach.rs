@@ -20,8 +20,11 @@ fn a_bridge_is_killed_while_a_guest_plays_and_every_frame_is_heard_once() {
                 let mut tape = Tape::new(256);
                 let mut machine = Machine::start(Arc::new(tape.clone()));
                 let guest = machine.guest("work", kernel);
-                // The second OPEN: events have two numbers then.
-                drop(open(&guest, Direction::Playback, period, buffer));
+                // After an OPEN that was told positions, events have two numbers.
+                let before = open(&guest, Direction::Playback, period, buffer);
+                write_all(&before, &vec![0; 9_600 * 4]);
+                before.drain().unwrap();
+                before.close();
                 let pcm = open(&guest, Direction::Playback, period, buffer);
                 std::thread::scope(|scope| {
                     let player = scope.spawn(|| {

@@ -42,6 +42,11 @@ impl Events {
         }
     }
 
+    /// What was told and nobody waited for.
+    pub fn rest(&self) -> Vec<ServerEvent> {
+        self.0.try_iter().collect()
+    }
+
     /// Waits until the server answered.
     pub fn connected(&self) -> ServerInfo {
         self.event("connection", |event| match event {

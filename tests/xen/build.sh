@@ -7,6 +7,7 @@
 #   xen.elf             the hypervisor
 #   dom0.vmlinux, .img  Dom0
 #   guest-old.*, guest-new.*   the guests: .vmlinux, .img and .version
+#   servers.img         what a guest with sound servers of its own has besides
 #
 # A second run costs nothing: it compares the stamp of these scripts and is done. --refresh asks the mirrors for newer packages.
 set -euo pipefail
@@ -197,6 +198,30 @@ guest() {
     say "guest with kernel $(cat "$parts/guest-$kernel.version"): $(du -h "$parts/guest-$kernel.img" | cut -f 1)"
 }
 
+# What a guest has besides that runs sound servers of its own: PulseAudio and PipeWire as in Dom0, and the libraries that they need.
+servers() {
+    local root=$work/servers from=$work/dom0 lib=usr/lib/x86_64-linux-gnu modules file files libraries
+    modules=$(cd "$from" && echo usr/lib/pulse-*/modules)
+    mapfile -t files < <(
+        cd "$from"
+        printf '%s\n' usr/bin/{pulseaudio,pacat,pactl,pipewire,pw-cat,pw-link} \
+            "$modules"/{module-alsa-sink,module-native-protocol-unix,module-suspend-on-idle,libprotocol-native}.so \
+            $lib/pipewire-0.3/libpipewire-module-{access,adapter,client-device,client-node,link-factory,metadata,protocol-native,rt}.so \
+            $lib/pipewire-0.3/libpipewire-module-{session-manager,spa-node-factory}.so \
+            $lib/spa-0.2/{alsa/libspa-alsa,audioconvert/libspa-audioconvert,audiomixer/libspa-audiomixer,support/libspa-support}.so
+    )
+    mapfile -t libraries < <(
+        for file in "${files[@]}"; do
+            "$from/$lib/ld-linux-x86-64.so.2" --library-path "$from/$lib:$from/$lib/pulseaudio:$from/$modules" --list "$from/$file"
+        done | awk -v from="$from/" 'index($3, from) == 1 && !seen[$3]++ { print substr($3, length(from) + 1) }'
+    )
+    mkdir -p "$root"
+    (cd "$from" && cp -L --parents "${files[@]}" "${libraries[@]}" usr/share/pipewire/client{,-rt}.conf "$root")
+    ln -s pacat "$root/usr/bin/paplay"
+    pack "$root" "$parts/servers.img"
+    say "a guest's own servers: $(du -h "$parts/servers.img" | cut -f 1)"
+}
+
 # What the lab is made of, for reports.
 versions() {
     local package
@@ -220,6 +245,7 @@ kernel_new
 dom0
 guest old
 guest new
+servers
 versions >"$parts/versions"
 rm -rf "$work"
 stamp >"$parts/stamp"

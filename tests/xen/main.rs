@@ -4,7 +4,9 @@
 //! do the work; `cases/` is what happens in Dom0; here is only what must have been heard. With XENLAB_RUN set to the name of a run
 //! that `run.sh` made, that one is judged and nothing is booted.
 
+mod driver;
 mod judge;
+mod signals;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,13 +14,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
-use vsnd_bridge::sim::signal::{Channels, TestSignal, write_wav};
+use vsnd_bridge::sim::signal::write_wav;
 
-use judge::{Case, RATE};
+use judge::Case;
+use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 17] = [
+const CASES: [(&str, Judge); 26] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -27,8 +30,16 @@ const CASES: [(&str, Judge); 17] = [
     ("duplex-old", judge::duplex),
     ("duplex-new", judge::duplex),
     ("two-guests", judge::two_guests),
-    ("sigstop-old", judge::sigstop),
-    ("sigstop-new", judge::sigstop),
+    ("standstill-old", judge::standstill),
+    ("standstill-new", judge::standstill),
+    ("reopen-old", judge::reopen),
+    ("reopen-new", judge::reopen),
+    ("states-old", judge::states),
+    ("states-new", judge::states),
+    ("servers-old", judge::servers),
+    ("servers-new", judge::servers),
+    ("restart-old", judge::restart),
+    ("restart-new", judge::restart),
     ("bad-config", judge::bad_config),
     ("hotplug-old", judge::hotplug),
     ("hotplug-new", judge::hotplug),
@@ -36,21 +47,11 @@ const CASES: [(&str, Judge); 17] = [
     ("destroy-new", judge::destroy),
     ("reattach-old", judge::reattach),
     ("reattach-new", judge::reattach),
+    ("pulseaudio", judge::pulseaudio),
 ];
 
-/// The signals of every run: those that guests play, and what the microphone hears.
-pub const GUEST_SIGNALS: [(&str, TestSignal, u64); 8] = [
-    ("play-1", TestSignal::new(1), 4 * RATE),
-    ("play-2", TestSignal::new(2), 4 * RATE),
-    ("play-3", TestSignal::new(3), 4 * RATE),
-    ("play-4", TestSignal::new(4), 4 * RATE),
-    ("play-5", TestSignal::new(5), 4 * RATE),
-    ("left", TestSignal::new(6).on(Channels::Left), 4 * RATE),
-    ("right", TestSignal::new(7).on(Channels::Right), 4 * RATE),
-    ("long", TestSignal::new(8), 12 * RATE),
-];
-/// The microphone's signal.
-pub const MIC_SIGNAL: (&str, TestSignal, u64) = ("mic", TestSignal::new(9), 60 * RATE);
+/// Cases that are still to be seen to pass on a quiet machine. They run when asked for (`-- --ignored`), and decide nothing.
+const ON_TRIAL: [&str; 3] = ["servers-old", "servers-new", "pulseaudio"];
 
 /// How often a case runs that failed while the machine was disturbed.
 const ATTEMPTS: usize = 3;
@@ -79,6 +80,7 @@ fn main() {
                 }
                 Ok(())
             })
+            .with_ignored_flag(is_on_trial(name))
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit();
@@ -103,8 +105,15 @@ fn attempt(lab: Option<&Lab>, out: &Path, name: &str, judge: Judge) -> Result<St
     bail!("never judged")
 }
 
+fn is_on_trial(name: &str) -> bool {
+    ON_TRIAL.contains(&name)
+}
+
 /// Whether the arguments choose the case, by the rules of `cargo test`.
 fn is_selected(arguments: &Arguments, name: &str) -> bool {
+    if is_on_trial(name) && !arguments.ignored && !arguments.include_ignored {
+        return false;
+    }
     let matches =
         |pattern: &String| if arguments.exact { name == pattern } else { name.contains(pattern.as_str()) };
     !arguments.list && arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
@@ -167,21 +176,22 @@ fn boot(cases: &[String]) -> Result<Boot> {
             target.join("release/vsnd-bridge")
         }
     };
-    write_signals(&directory.join("signals"), &GUEST_SIGNALS)?;
-    write_signals(&directory.join("signals/host"), &[MIC_SIGNAL])?;
+    write_signals(&directory.join("signals"), &signals::of_guests())?;
+    write_signals(&directory.join("signals-of-servers"), &signals::of_servers())?;
+    write_signals(&directory.join("signals-of-host"), &[signals::microphone()])?;
     let lab = Lab { scripts, directory, bridge };
     let out = lab.run("test", cases)?;
     Ok(Boot::Done { lab: Some(lab), out })
 }
 
-fn write_signals(directory: &Path, signals: &[(&str, TestSignal, u64)]) -> Result<()> {
+fn write_signals(directory: &Path, signals: &[Signal]) -> Result<()> {
     std::fs::create_dir_all(directory)?;
-    for (name, signal, frames) in signals {
+    for signal in signals {
         // replaced, not overwritten: runs before have links to it
-        let path = directory.join(format!("{name}.wav"));
+        let path = directory.join(format!("{}.wav", signal.name));
         let _ = std::fs::remove_file(&path);
         let file = std::fs::File::create_new(path)?;
-        write_wav(std::io::BufWriter::new(file), RATE as u32, &signal.frames(*frames))?;
+        write_wav(std::io::BufWriter::new(file), RATE as u32, &signal.file())?;
     }
     Ok(())
 }

@@ -30,9 +30,12 @@ fi
 rm -rf "$run"
 mkdir -p "$run/out/consoles"
 cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
-cp -rl "$lab/signals" "$run/"
+cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
+mkdir "$run/tools"
+cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
+cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
-for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img; do
+for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img servers.img; do
     ln -f "$parts/$part" "$run/$part"
 done
 printf '%s\n' "${cases[@]}" >"$run/cases.list"
@@ -46,7 +49,7 @@ before_others=()
 if chrt --rr 1 true 2>/dev/null; then
     before_others=(chrt --rr 1)
 fi
-exec timeout -k 10 "${XENLAB_SECONDS:-900}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
+exec timeout -k 10 "${XENLAB_SECONDS:-1200}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
     -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \

@@ -62,6 +62,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the sound cards of all guests until SIGTERM or SIGINT
+    ///
+    /// What guests have open stays so: the next `run` takes it over from $XDG_RUNTIME_DIR/vsnd-bridge, and applications that play go
+    /// on. A second signal ends it at once, whatever it does.
     #[command(after_help = format!("{RUN_EXAMPLES}\n\n{ENVIRONMENT}"))]
     Run(RunArgs),
     #[cfg(feature = "pipewire")]
@@ -124,7 +127,7 @@ struct DemoArgs {
 /// The sound server as the command line names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ServerChoice {
-    /// The one that plays here: PipeWire, then PulseAudio; the null server while none answers
+    /// The one that plays at the time: PipeWire, then PulseAudio; no server while none answers
     #[default]
     Auto,
     /// PipeWire
@@ -201,7 +204,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["vsnd-bridge", "run", "--server", "null", "--capture", "allow"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("{cli:?}") };
-        assert_eq!(args.service.server.server(), server::Server::Null);
+        assert_eq!(args.service.server.servers(), [server::Server::Null]);
         assert_eq!(args.capture, Some(CaptureChoice::Allow));
         assert!(Cli::try_parse_from(["vsnd-bridge"]).is_err());
         assert!(Cli::try_parse_from(["vsnd-bridge", "demo", "--seconds", "0"]).is_err());

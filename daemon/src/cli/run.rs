@@ -15,8 +15,8 @@ use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
 
+use super::RunArgs;
 use super::signals::Asked;
-use super::{RunArgs, server};
 
 /// Serves all guests until told to end. What they have open stays open for the next bridge.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -29,7 +29,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let records = Arc::new(records()?);
     let control = control();
     let told = control.clone();
-    let server = server::start(args.service.server.server(), move |event| {
+    let server = args.service.server.start(move |event| {
         told.server_event(&event);
         log_event(event);
     })?;
@@ -78,7 +78,11 @@ fn control() -> Control {
 /// Tells what the server tells.
 fn log_event(event: ServerEvent) {
     match event {
-        ServerEvent::Connected(server) => info!("{} {} answers", server.name, server.version),
+        ServerEvent::Connected(server) => info!("{server} answers"),
+        ServerEvent::Plays(true) => info!("the sound server has a sink"),
+        ServerEvent::Plays(false) => {
+            warn!("the sound server has no sink, guests run on the clock until it has one")
+        }
         ServerEvent::Lost(why) => {
             warn!("the sound server went away, guests run on the clock until it is back: {why}")
         }

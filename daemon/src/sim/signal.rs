@@ -61,6 +61,12 @@ impl TestSignal {
         Self { seed: self.seed, channels }
     }
 
+    /// The channels that sound.
+    #[must_use]
+    pub const fn channels(&self) -> Channels {
+        self.channels
+    }
+
     /// Its frame at `index`.
     #[must_use]
     pub fn frame(&self, index: u64) -> Frame {

@@ -36,12 +36,6 @@ impl PositionClock {
         Self { direction, rate, slack, offset: None, last: Frames(0) }
     }
 
-    /// The clock of a stream whose guest was told `told` already.
-    #[must_use]
-    pub fn from(self, told: Frames) -> Self {
-        Self { last: told, ..self }
-    }
-
     /// The position at `now`.
     pub fn position(&mut self, cursor: Cursor, timing: Option<Timing>, now: Nanos) -> Frames {
         let reached = match (cursor.running, timing) {

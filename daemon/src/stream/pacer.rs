@@ -181,7 +181,7 @@ mod tests {
         let pages = Pages::anonymous(4096 * 10).unwrap();
         let ring = Arc::new(PcmRing::new(Direction::Playback, format, Frames(9_600), pages));
         let mut voice = Voice::new(events, signals, pacer.cadence());
-        voice.open(ring, Frames(480), false, monotonic_now());
+        voice.open(ring, Frames(480), monotonic_now());
         Arc::new(Mutex::new(voice))
     }
 

@@ -229,8 +229,8 @@ impl PcmStream {
         self.close();
         self.record.marks().reset();
         let (ring, period) = self.map(asked)?;
-        let opened_at = self.strip.open(&ring, period, &self.voice, |voice, has_node| {
-            voice.open(Arc::clone(&ring), period, has_node, monotonic_now())
+        let opened_at = self.strip.open(&ring, period, &self.voice, |voice, _| {
+            voice.open(Arc::clone(&ring), period, monotonic_now())
         });
         self.open = Some(OpenStream { format: ring.format(), buffer: asked.buffer, ring });
         self.record.opened(asked, opened_at);
@@ -434,8 +434,8 @@ impl PcmStream {
 }
 
 impl Drop for PcmStream {
-    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then. What was open stays so for
-    /// the next bridge.
+    /// However a stream ends, its guest's memory is unmapped: the node may still hold the ring then. What its record says
+    /// is said by whoever ended it.
     fn drop(&mut self) {
         self.leave();
     }

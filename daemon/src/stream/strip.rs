@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use vsnd_pw_module::{
     Client, Direction, Frames, Nanos, Node, NodeSpec, NodeState, PcmRing, Role, SoundServer, StreamFormat,
-    UserVolume, monotonic_now,
+    UserVolume,
 };
 
 use super::pacer::{SharedVoice, lock};
@@ -270,7 +270,6 @@ impl Strip {
         let node = node.and_then(|open| self.show(state, &open.ring, open.period));
         let Some(open) = &mut state.open else { return };
         node.iter().filter(|_| open.run == Run::Running).for_each(|node| node.start());
-        lock(&open.voice).node_changed(node.is_some(), monotonic_now());
         open.node = node;
         open.node_state = None;
     }

@@ -52,7 +52,6 @@ struct Open {
     since: Nanos,
     clock: PositionClock,
     null: NullClock,
-    has_node: bool,
     awaited: Option<Awaited>,
     /// Zero: the guest asked for no events.
     period: Frames,
@@ -72,17 +71,15 @@ impl Voice {
         Self { events, signals, cadence, open: None }
     }
 
-    /// OPEN: `ring` at rest at position 0. Without a node the null clock drives it. Returns what
+    /// OPEN: `ring` at rest at position 0. As long as no node is attached to it the null clock drives it. Returns what
     /// [`take_over`](Self::take_over) asks for.
-    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, has_node: bool, now: Nanos) -> u32 {
+    pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, now: Nanos) -> u32 {
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
-        let null = NullClock::new(now, has_node);
         self.open = Some(Open {
             ring,
             since: now,
             clock,
-            null,
-            has_node,
+            null: NullClock::default(),
             awaited: None,
             period,
             read: Frames(0),
@@ -105,14 +102,13 @@ impl Voice {
         opened_at: u32,
         now: Nanos,
     ) {
-        self.open(Arc::clone(&ring), period, has_node, now);
+        self.open(Arc::clone(&ring), period, now);
         self.events.take_over(opened_at);
         let Some(open) = &mut self.open else { return };
         let lasts = ring.buffer().duration(ring.format().rate());
         let patience = Nanos(lasts.0 / 10 * 11).max(GUESTS_PATIENCE);
         let until = Nanos(ring.last_cycle().0.saturating_add(patience.0 / 4 * 3));
-        open.null = NullClock::waiting(now, if has_node { until.max(now) - now } else { Nanos(0) });
-        open.clock = open.clock.clone().from(ring.told());
+        open.null.go_on(now, if has_node { until.max(now) - now } else { Nanos(0) });
         // Up to where it has read is not known, but that it is less than a ring behind.
         open.read = Frames((ring.cursor().position.0 + 1).saturating_sub(ring.buffer().0));
     }
@@ -135,7 +131,7 @@ impl Voice {
         let Some(open) = &mut self.open else { return };
         if open.ring.cursor().running {
             // One that a bridge before took and did not live to answer.
-            open.wait_for_cycle(now);
+            open.wait_for_cycle(open.null.waits_for_node(&open.ring), now);
             return;
         }
         open.begin(now);
@@ -170,16 +166,6 @@ impl Voice {
         open.begin(now);
         open.ring.resume(paused);
         true
-    }
-
-    /// The ring has got a node, or lost it, while the stream is open. Until a node calls, the null clock drives.
-    pub fn node_changed(&mut self, has_node: bool, now: Nanos) {
-        if let Some(open) = &mut self.open {
-            open.has_node = has_node;
-            if !has_node {
-                open.null = NullClock::new(now, false);
-            }
-        }
     }
 
     /// Whether the answer to the last request has to wait.
@@ -287,15 +273,15 @@ impl Voice {
 impl Open {
     /// A run begins at `now`.
     fn begin(&mut self, now: Nanos) {
-        self.null = NullClock::new(now, self.has_node);
-        self.wait_for_cycle(now);
+        let waits = self.null.start(&self.ring, now);
+        self.wait_for_cycle(waits, now);
         self.read = self.ring.cursor().position;
     }
 
-    /// The answer to START waits until the converter runs.
-    fn wait_for_cycle(&mut self, now: Nanos) {
+    /// The answer to START waits until the converter runs, if a node is waited for.
+    fn wait_for_cycle(&mut self, waits: bool, now: Nanos) {
         let is_called = self.ring.last_cycle() > self.since.max(now - CALLED_LATELY);
-        self.awaited = (self.has_node && !is_called).then_some(Awaited::Cycle(now));
+        self.awaited = (waits && !is_called).then_some(Awaited::Cycle(now));
     }
 
     /// The answer to the present request waits until the converter has come to `position`.

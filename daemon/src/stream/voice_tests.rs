@@ -3,7 +3,7 @@
 use super::*;
 use crate::sndif::testing::shared_pages;
 use crate::sndif::{EventPage, FrontEventPage};
-use vsnd_pw_module::{Direction, Pages, SampleFormat, StreamFormat, Timing};
+use vsnd_pw_module::{Attachment, Direction, Marks, Pages, SampleFormat, StreamFormat, Timing};
 
 const RATE: u32 = 48_000;
 
@@ -11,7 +11,11 @@ const RATE: u32 = 48_000;
 struct Bench {
     voice: Voice,
     ring: Arc<PcmRing>,
+    node: Option<Attachment>,
     page: FrontEventPage,
+    /// The event page, the buffer and the marks, for the next bridge.
+    kept: [Pages; 3],
+    opened_at: u32,
     now: Nanos,
     period: u64,
     /// The driver's own count towards the next period, and the periods that it took for elapsed.
@@ -28,30 +32,51 @@ struct Bench {
 
 impl Bench {
     fn new(direction: Direction, period: u64, buffer: u64) -> Self {
-        let [ours, theirs] = shared_pages();
+        let [ours, theirs, again] = shared_pages();
         let page = FrontEventPage::init(theirs).unwrap();
         let writer = EventWriter::new(EventPage::attach(ours).unwrap());
         let format = StreamFormat::new(SampleFormat::S16Le, 2, RATE).unwrap();
         let pages = Pages::anonymous((buffer as usize * 4).next_multiple_of(4096)).unwrap();
-        let ring = Arc::new(PcmRing::new(direction, format, Frames(buffer), pages));
-        let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
-        let mut voice = Voice::new(writer, signals, Cadence::default());
-        voice.open(Arc::clone(&ring), Frames(period), true, Nanos(0));
-        let now = Nanos(0);
+        let marks = Pages::anonymous(4096).unwrap();
+        let kept = [again, pages.share(), marks.share()];
+        let marks = Marks::of(&marks, 0).unwrap();
+        let ring = Arc::new(PcmRing::with_marks(direction, format, Frames(buffer), pages, marks));
+        let mut voice = Voice::new(writer, signals(), Cadence::default());
+        let opened_at = voice.open(Arc::clone(&ring), Frames(period), Nanos(0));
+        let (now, node) = (Nanos(0), Some(ring.attach()));
+        let (towards_period, elapsed, last, events) = (0, 0, 0, 0);
+        let (due, called, told_at) = (now, now, now);
         Self {
             voice,
             ring,
+            node,
             page,
+            kept,
+            opened_at,
             now,
             period,
-            towards_period: 0,
-            elapsed: 0,
-            last: 0,
-            events: 0,
-            due: now,
-            called: now,
-            told_at: now,
+            towards_period,
+            elapsed,
+            last,
+            events,
+            due,
+            called,
+            told_at,
         }
+    }
+
+    /// The bridge is another from now on, which begins at `now`.
+    fn take_over(&mut self, period: u64, now: Nanos) {
+        let [events, pages, marks] = self.kept.each_ref().map(Pages::share);
+        let ring = &self.ring;
+        let marks = Marks::of(&marks, 0).unwrap();
+        let ring = PcmRing::with_marks(ring.direction(), ring.format(), ring.buffer(), pages, marks);
+        self.ring = Arc::new(ring);
+        self.node = Some(self.ring.attach());
+        self.voice =
+            Voice::new(EventWriter::new(EventPage::attach(events).unwrap()), signals(), Cadence::default());
+        self.voice.take_over(Arc::clone(&self.ring), Frames(period), true, self.opened_at, now);
+        (self.now, self.due, self.called) = (now, now, now);
     }
 
     fn take_events(&mut self) {
@@ -99,6 +124,10 @@ impl Bench {
         }
         self.now = until;
     }
+}
+
+fn signals() -> Signals {
+    Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) }
 }
 
 #[test]
@@ -179,7 +208,7 @@ fn a_start_settles_with_the_first_cycle_or_with_the_clock() {
 #[test]
 fn a_frontend_that_asks_for_no_events_gets_none() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(Nanos(0));
     bench.run(20, 256);
     assert_eq!(bench.events, 0);
@@ -188,7 +217,7 @@ fn a_frontend_that_asks_for_no_events_gets_none() {
 #[test]
 fn a_write_without_events_is_answered_when_there_is_room_for_another() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     for period in 0..10 {
         bench.voice.wrote(Frames(period * 480), Frames(480), bench.now);
         assert!(!bench.voice.holds_answer(), "a stream at rest takes all that it has room for");
@@ -213,7 +242,7 @@ fn a_write_without_events_is_answered_when_there_is_room_for_another() {
 #[test]
 fn a_read_without_events_is_answered_when_its_frames_are_there() {
     let mut bench = Bench::new(Direction::Capture, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(bench.now);
     bench.run(1, 240);
     for end in [480, 960, 1_440] {
@@ -230,7 +259,7 @@ fn a_read_without_events_is_answered_when_its_frames_are_there() {
     assert_eq!(bench.voice.read(Frames(1_440), Frames(480), bench.now), Ok(()));
     assert!(!bench.voice.holds_answer(), "it came late, and the frames are there");
     let second = Frames(48_000);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(0), true, Nanos(0));
+    bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
     bench.voice.start(bench.now);
     assert_eq!(bench.voice.read(Frames(0), Frames(3 * second.0), bench.now), Err(TooLong));
 }
@@ -238,7 +267,8 @@ fn a_read_without_events_is_answered_when_its_frames_are_there() {
 #[test]
 fn without_a_node_the_position_follows_the_clock() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
-    bench.voice.open(Arc::clone(&bench.ring), Frames(480), false, Nanos(0));
+    bench.node = None;
+    bench.voice.open(Arc::clone(&bench.ring), Frames(480), Nanos(0));
     bench.voice.start(Nanos(0));
     let mut due = Nanos(0);
     while due < Nanos::from_millis(1_000) {
@@ -247,6 +277,122 @@ fn without_a_node_the_position_follows_the_clock() {
     }
     assert_eq!(bench.elapsed, 99, "the hundredth ends a frame after the second");
     assert!(bench.last.abs_diff(48_000) <= 480);
+}
+
+/// A host that was suspended: CLOCK_MONOTONIC stood still, or the machine had no time for us; either way no cycle came, and
+/// then they come again.
+#[test]
+fn a_jump_of_time_is_over_with_the_next_cycle() {
+    for direction in [Direction::Playback, Direction::Capture] {
+        let mut bench = Bench::new(direction, 480, 4_800);
+        bench.voice.start(Nanos(0));
+        bench.run(100, 256);
+        for jump in [Nanos::from_millis(50), Nanos::from_millis(3_000), Nanos::from_millis(3_600_000)] {
+            let before = bench.last;
+            bench.now += jump;
+            // The pacer is first.
+            bench.voice.step(bench.now);
+            bench.take_events();
+            assert!(
+                bench.last - before < 4_800,
+                "{direction:?}: nothing is skipped: {before}, {}",
+                bench.last
+            );
+            let (elapsed, resumed) = (bench.elapsed, bench.last);
+            bench.run(188, 256);
+            let told = bench.last - resumed;
+            assert!(told.abs_diff(188 * 256) < 1_024, "{direction:?}: {told} frames told in a second");
+            assert!(bench.elapsed - elapsed >= 98, "{direction:?}: {} periods", bench.elapsed - elapsed);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_is_taken_over_stands_still_until_its_node_comes() {
+    for direction in [Direction::Playback, Direction::Capture] {
+        let mut bench = Bench::new(direction, 480, 4_800);
+        bench.voice.start(Nanos(0));
+        bench.run(20, 256);
+        let (position, elapsed, begins) =
+            (bench.ring.cursor().position, bench.elapsed, bench.now + Nanos::from_millis(20));
+        bench.take_over(480, begins);
+        for millis in 0..50 {
+            bench.voice.step(begins + Nanos::from_millis(millis)).unwrap();
+        }
+        assert_eq!(bench.ring.cursor().position, position, "{direction:?}");
+        bench.now = begins + Nanos::from_millis(50);
+        // Positions that go back, or are of frames that nobody has, are seen by the bench.
+        bench.run(100, 256);
+        let passed = (bench.ring.cursor().position - position).0 / 480;
+        let told = bench.elapsed - elapsed;
+        assert!(told + 2 >= passed && told <= passed + 1, "{direction:?}: {told} of {passed} periods");
+    }
+}
+
+#[test]
+fn a_longer_latency_under_the_next_bridge_takes_no_position_back() {
+    let mut bench = Bench::new(Direction::Playback, 480, 9_600);
+    bench.voice.start(Nanos(0));
+    bench.run(20, 256);
+    let (told, begins) = (bench.last, bench.now);
+    bench.take_over(480, begins);
+    let first = bench.ring.play(begins, &mut [0; 1_024 * 4]).unwrap();
+    let given = bench.ring.cursor().position;
+    bench.ring.publish(Timing { at: begins, heard: first - 2_000, given, cycle: Frames(1_024) });
+    for millis in 1..60 {
+        bench.voice.step(begins + Nanos::from_millis(millis)).unwrap();
+        bench.take_events();
+    }
+    assert!(bench.last > told);
+}
+
+#[test]
+fn a_stream_whose_node_does_not_come_is_moved_on_before_the_guest_loses_patience() {
+    for (buffer, patience) in [(2_400, 100), (48_000, 1_100)] {
+        let mut bench = Bench::new(Direction::Playback, 480, buffer);
+        bench.voice.start(Nanos(0));
+        bench.run(20, 256);
+        let (position, died) = (bench.ring.cursor().position, bench.ring.last_cycle());
+        bench.take_over(480, died + Nanos::from_millis(10));
+        let moved = |bench: &mut Bench, millis| {
+            bench.voice.step(died + Nanos::from_millis(millis)).unwrap();
+            bench.ring.cursor().position > position
+        };
+        assert!(!moved(&mut bench, patience * 3 / 4 - 1), "{buffer}");
+        moved(&mut bench, patience * 3 / 4);
+        assert!(moved(&mut bench, patience * 3 / 4 + 11), "{buffer}");
+        bench.take_events();
+    }
+}
+
+#[test]
+fn a_start_that_nobody_answered_settles_under_the_next_bridge() {
+    let mut bench = Bench::new(Direction::Playback, 480, 4_800);
+    bench.voice.start(Nanos(0));
+    // The node of the bridge that died was called; that of the next is not yet.
+    bench.run(1, 256);
+    bench.take_over(480, bench.now);
+    bench.voice.start(bench.now);
+    assert!(bench.voice.holds_answer());
+    bench.run(1, 256);
+    assert!(!bench.voice.holds_answer());
+}
+
+#[test]
+fn a_frontend_without_events_reads_on_where_it_was() {
+    // How far it was behind the microphone, and whether its next 480 frames are there.
+    for (behind, held) in [(4_799, false), (480, false), (479, true), (0, true)] {
+        let mut bench = Bench::new(Direction::Capture, 480, 4_800);
+        bench.voice.open(Arc::clone(&bench.ring), Frames(0), Nanos(0));
+        bench.voice.start(bench.now);
+        bench.run(60, 240);
+        let offset = (bench.ring.cursor().position.0 - behind) % 4_800;
+        bench.take_over(0, bench.now);
+        assert_eq!(bench.voice.read(Frames(offset), Frames(480), bench.now), Ok(()));
+        assert_eq!(bench.voice.holds_answer(), held, "{behind}");
+        bench.run(3, 240);
+        assert!(!bench.voice.holds_answer(), "{behind}");
+    }
 }
 
 #[path = "weather_tests.rs"]

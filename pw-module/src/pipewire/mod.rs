@@ -17,6 +17,7 @@ mod router;
 mod survey;
 mod thread;
 mod version;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -107,6 +108,10 @@ impl SoundServer for PipeWireServer {
         // One cycle in the graph, and one in which the guest is woken and writes.
         let buffer = Nanos(2 * self.shortest_cycle.load(Ordering::Relaxed));
         Bounds { channels: format::CHANNELS, buffer, ..Bounds::NONE }
+    }
+
+    fn seek(&self, wanted: bool) {
+        self.handles.seek(wanted);
     }
 }
 

@@ -16,11 +16,11 @@ use super::thread::Happening;
 use super::{format, properties};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
-use crate::handle::{Lease, NodeKey, Order};
+use crate::handle::{Lease, NodeKey, Opened, Order};
 use crate::server::clean;
 use crate::told::{Events, Told};
 use crate::units::{Nanos, monotonic_now};
-use crate::{Direction, NodeSpec, NodeState, PcmRing, Role, UserVolume};
+use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, Role, UserVolume};
 
 /// Why a node can't be in the graph.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) spec: NodeSpec,
     ring: Arc<PcmRing>,
     lease: Arc<Lease>,
+    /// While there is a stream, or there may be one at once.
+    attachment: Option<Attachment>,
     shared: Arc<Shared>,
     activity: Activity,
     live: Option<Live>,
@@ -60,11 +62,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, lease: Arc<Lease>, events: &Events) -> Self {
+    pub(super) fn new(opened: Opened, events: &Events) -> Self {
+        let Opened { spec, ring, lease, attachment } = opened;
         Self {
             spec,
             ring,
             lease,
+            attachment: Some(attachment),
             shared: Arc::default(),
             activity: Activity::opened(monotonic_now()),
             live: None,
@@ -94,6 +98,7 @@ impl Node {
         let name = NodeName { key, life: self.life };
         (self.route_due, self.settled) = (self.target.is_some(), false);
         self.live = Some(Live::new(self, name, core, queue)?);
+        self.attachment.get_or_insert_with(|| self.ring.attach());
         Ok(())
     }
 
@@ -111,8 +116,14 @@ impl Node {
     }
 
     fn drop_stream(&mut self) {
+        self.attachment = None;
         self.shared.interrupt();
         self.live = None;
+    }
+
+    /// What made tries fail may be over.
+    pub(super) fn retry(&mut self) {
+        self.backoff.reset();
     }
 
     /// Carries out what the handle asks for.
@@ -134,13 +145,14 @@ impl Node {
     /// The node goes: one that plays once its tail is heard, a microphone at once.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.attachment = None;
         let tail = if self.spec.direction == Direction::Playback { self.shared.tail() } else { Nanos(0) };
         self.activity.release(now, tail);
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        let retry = self.backoff.at().filter(|_| !self.activity.released());
+        let retry = self.backoff.at().filter(|_| self.live.is_none() && !self.activity.released());
         [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
@@ -175,7 +187,7 @@ impl Node {
             self.route_due = self.target.is_some();
         }
         match state {
-            StreamState::Connecting => self.tell(NodeState::Connecting),
+            StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
                 self.shared.interrupt();
                 self.tell(NodeState::Idle { id });

@@ -81,11 +81,17 @@ impl Process {
                 self.ring.missed_cycle();
             }
         }
-        let quiet = self.cycles <= WARM_UP || self.lease.has_ended();
+        let quiet = self.cycles <= WARM_UP || self.lease.has_ended() || self.is_over();
         match self.ring.direction() {
             Direction::Playback => self.play(stream, quiet),
             Direction::Capture => self.capture(stream, quiet),
         }
+    }
+
+    /// Whether the cycle belongs to a time that is over: a graph that stood still makes up for its cycles, while the clock that
+    /// stood in for it has moved the ring on through just that time.
+    fn is_over(&self) -> bool {
+        self.ring.timing().is_some_and(|timing| Nanos(self.clock.report.now) < timing.at)
     }
 
     fn play(&mut self, stream: &Stream, quiet: bool) {

@@ -3,7 +3,7 @@
 //! PipeWire's callbacks only queue what happened. It is dealt with between two turns of the loop, where no callback is
 //! on the stack, so that anything may be destroyed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -20,6 +20,7 @@ use super::node::{Node, NodeName};
 use super::properties;
 use super::remote::Remote;
 use super::router::{Global, Router};
+use super::watch::{Seen, Watch};
 use crate::backoff::Backoff;
 use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
@@ -28,7 +29,7 @@ use crate::units::{Nanos, monotonic_now};
 use crate::{NodeState, ServerEvent, ServerInfo};
 
 /// How often a server that isn't there is looked for: it is to be found within a second of its return.
-const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(800));
+const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(500));
 /// How long the last tails may take once the server object is dropped.
 const FAREWELL: Nanos = Nanos::from_millis(3_500);
 
@@ -39,6 +40,8 @@ pub(super) enum Happening {
     Server(ConnectionKey, String, Nanos),
     /// A connection failed, with a negative errno and a text.
     CoreError(ConnectionKey, i32, String),
+    /// The watching connection of this number saw something.
+    Seen(ConnectionKey, Seen),
     /// A stream changed its state.
     Stream(NodeName, StreamState),
     /// The user's mixer changed a stream's volume.
@@ -56,10 +59,14 @@ struct Thread {
     router: Option<Router>,
     /// For the server object, in nanoseconds.
     shortest_cycle: Arc<AtomicI64>,
-    /// The connection that watches the server while no guest plays.
-    watch: Option<Connection>,
-    /// Whether the server answered on it.
+    watch: Option<Watch>,
+    /// The version that the server told on the watching connection.
+    version: Option<String>,
+    /// The numbers of its sinks, those left out that are nodes of ours.
+    sinks: BTreeSet<u32>,
+    /// Whether nodes can be made.
     up: bool,
+    sought: bool,
     backoff: Backoff,
     clients: Clients<Connection>,
     nodes: BTreeMap<NodeKey, Node>,
@@ -88,7 +95,10 @@ pub(super) fn run(
         router: None,
         shortest_cycle,
         watch: None,
+        version: None,
+        sinks: BTreeSet::new(),
         up: false,
+        sought: true,
         backoff: RECONNECT,
         clients: Clients::default(),
         nodes: BTreeMap::new(),
@@ -121,7 +131,8 @@ fn millis_until(now: Nanos, at: Nanos) -> u64 {
 
 impl Thread {
     fn deadline(&self) -> Option<Nanos> {
-        let reconnect = self.backoff.at().filter(|_| self.watch.is_none() && self.quit_at.is_none());
+        let reconnect =
+            self.backoff.at().filter(|_| self.sought && self.watch.is_none() && self.quit_at.is_none());
         let idle = self.clients.deadline();
         let nodes = self.nodes.values().filter_map(Node::deadline);
         reconnect.into_iter().chain(self.quit_at).chain(idle).chain(nodes).min()
@@ -129,7 +140,7 @@ impl Thread {
 
     /// Does what is due at `now`.
     fn tick(&mut self, now: Nanos) {
-        if self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
+        if self.sought && self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
             self.connect(now);
         }
         self.nodes.retain(|_, node| !node.tick(now));
@@ -152,15 +163,14 @@ impl Thread {
         match happening {
             Happening::Command(command) => self.obey(command, now),
             Happening::Server(key, version, cycle) => {
-                if self.watch.as_ref().is_some_and(|watch| watch.key == key) && !self.up {
+                if self.is_watch(key) {
                     self.shortest_cycle.store(cycle.0, Ordering::Relaxed);
-                    self.up = true;
-                    self.backoff.reset();
-                    tracing::info!(version, "connected to PipeWire");
-                    (self.events)(ServerEvent::Connected(ServerInfo {
-                        name: "PipeWire".to_owned(),
-                        version,
-                    }));
+                    self.version = Some(version);
+                }
+            }
+            Happening::Seen(key, seen) => {
+                if self.is_watch(key) {
+                    self.saw(seen);
                 }
             }
             Happening::CoreError(key, result, message) => self.core_failed(key, result, &message, now),
@@ -175,8 +185,8 @@ impl Thread {
                 }
             }
             Happening::Metadata(key, metadata) => {
-                if let Some(router) =
-                    self.router.as_mut().filter(|_| self.watch.as_ref().is_some_and(|watch| watch.key == key))
+                if self.is_watch(key)
+                    && let Some(router) = &mut self.router
                 {
                     router.found(&metadata);
                 }
@@ -186,13 +196,25 @@ impl Thread {
 
     fn obey(&mut self, command: Command, now: Nanos) {
         match command {
-            Command::Open(key, spec, ring, lease) => {
-                self.nodes.insert(key, Node::new(*spec, ring, lease, &self.events));
+            Command::Open(key, opened) => {
+                let mut node = Node::new(*opened, &self.events);
+                // Nobody is there; one who hasn't answered yet may do so at once.
+                if self.watch.is_none() {
+                    node.disconnect();
+                }
+                self.nodes.insert(key, node);
             }
             Command::Node(key, order) => {
                 if let Some(node) = self.nodes.get_mut(&key) {
                     node.obey(order, now);
                 }
+            }
+            Command::Seek(wanted) => {
+                self.sought = wanted;
+                if !wanted {
+                    self.forget("it is not looked for any more");
+                }
+                self.backoff.reset();
             }
             Command::Quit => {
                 self.quit_at = Some(now + FAREWELL);
@@ -206,37 +228,86 @@ impl Thread {
     /// Looks for the server; that it answers arrives later.
     fn connect(&mut self, now: Nanos) {
         if self.connector.listens()
-            && let Ok(watch) = self.connector.connect(properties::watch())
+            && let Ok(watch) = Watch::start(&mut self.connector, &self.queue)
         {
             // Without a router nodes go where the session manager likes.
-            self.router = Router::start(watch.core(), watch.key, &self.queue).ok();
+            self.router = Router::start(watch.core(), watch.key(), &self.queue).ok();
             self.watch = Some(watch);
         } else {
             self.backoff.failed(now);
         }
     }
 
+    fn is_watch(&self, key: ConnectionKey) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.key() == key)
+    }
+
+    fn saw(&mut self, seen: Seen) {
+        let played = !self.sinks.is_empty();
+        match seen {
+            Seen::Sink(id, name) => {
+                if self.nodes.values().all(|node| node.spec.name != name) {
+                    self.sinks.insert(id);
+                }
+            }
+            Seen::Gone(id) => drop(self.sinks.remove(&id)),
+            Seen::All => return self.answered(),
+        }
+        let plays = !self.sinks.is_empty();
+        if self.up && plays != played {
+            self.tell(ServerEvent::Plays(plays));
+            if plays {
+                self.nodes.values_mut().for_each(Node::retry);
+            }
+        }
+    }
+
+    fn answered(&mut self) {
+        self.up = true;
+        self.backoff.reset();
+        let version = self.version.take().unwrap_or_default();
+        self.tell(ServerEvent::Plays(!self.sinks.is_empty()));
+        self.tell(ServerEvent::Connected(ServerInfo {
+            name: "PipeWire".to_owned(),
+            version,
+            is_stand_in: false,
+        }));
+    }
+
+    fn tell(&self, event: ServerEvent) {
+        tracing::debug!(?event, "PipeWire");
+        (self.events)(event);
+    }
+
     fn core_failed(&mut self, key: ConnectionKey, result: i32, message: &str, now: Nanos) {
-        let watching = self.watch.as_ref().is_some_and(|watch| watch.key == key);
         let client = self.clients.iter().find(|(_, connection)| connection.key == key);
-        if let Some((client, _)) = client.filter(|_| !watching) {
+        if let Some((client, _)) = client {
             tracing::debug!(client = client.name, message, "connection to PipeWire failed");
         }
         // Only a broken connection is the end; other errors are about one request.
-        if (!watching && client.is_none()) || result != -rustix::io::Errno::PIPE.raw_os_error() {
-            return;
+        if (client.is_some() || self.is_watch(key)) && result == -rustix::io::Errno::PIPE.raw_os_error() {
+            self.lost(message, now);
         }
+    }
+
+    /// Watches the server no longer; tails are played on.
+    fn forget(&mut self, why: &str) {
+        self.router = None;
+        self.watch = None;
+        self.sinks.clear();
+        if std::mem::take(&mut self.up) {
+            self.tell(ServerEvent::Lost(why.to_owned()));
+        }
+    }
+
+    /// The server went away.
+    fn lost(&mut self, why: &str, now: Nanos) {
         for node in self.nodes.values_mut() {
             node.disconnect();
         }
         self.clients.clear();
-        self.router = None;
-        self.watch = None;
+        self.forget(why);
         self.backoff.failed(now);
-        if std::mem::take(&mut self.up) {
-            tracing::warn!(message, "lost PipeWire");
-            (self.events)(ServerEvent::Lost(message.to_owned()));
-        }
         for node in self.nodes.values_mut() {
             node.tell(NodeState::Connecting);
         }

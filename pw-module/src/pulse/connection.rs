@@ -135,9 +135,10 @@ impl Drop for Connection {
 /// The server's name and version. What stands in for PulseAudio names itself in brackets behind that name.
 fn name(info: &Info<'_>) -> ServerInfo {
     let version = info.server_version.as_deref().unwrap_or_default();
-    let version = match info.server_name.as_deref().unwrap_or_default().split_once(" (on ") {
+    let other = info.server_name.as_deref().unwrap_or_default().split_once(" (on ");
+    let version = match other {
         Some((_, other)) => format!("{version} (on {other}"),
         None => version.to_owned(),
     };
-    ServerInfo { name: "PulseAudio".to_owned(), version }
+    ServerInfo { name: "PulseAudio".to_owned(), version, is_stand_in: other.is_some() }
 }

@@ -100,6 +100,10 @@ impl SoundServer for PulseServer {
     fn bounds(&self) -> Bounds {
         format::BOUNDS
     }
+
+    fn seek(&self, wanted: bool) {
+        self.handles.seek(wanted);
+    }
 }
 
 impl Drop for PulseServer {

@@ -10,11 +10,11 @@ use super::stream::{Progress, Stream};
 use super::volume::Volume;
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
-use crate::handle::{Lease, Order};
+use crate::handle::{Lease, Opened, Order};
 use crate::server::clean;
 use crate::told::{Events, Told, describe};
 use crate::units::{Nanos, monotonic_now};
-use crate::{Direction, NodeSpec, NodeState, PcmRing, UserVolume};
+use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, UserVolume};
 
 /// How often a stream that the server refuses is offered again; it refuses them while it has no sink.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(500), Nanos::from_millis(5_000));
@@ -24,6 +24,8 @@ pub(super) struct Node {
     pub(super) spec: NodeSpec,
     ring: Arc<PcmRing>,
     lease: Arc<Lease>,
+    /// While there is a stream, or there may be one at once.
+    attachment: Option<Attachment>,
     activity: Activity,
     stream: Option<Stream>,
     told: Told,
@@ -39,11 +41,13 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(spec: NodeSpec, ring: Arc<PcmRing>, lease: Arc<Lease>, events: &Events) -> Self {
+    pub(super) fn new(opened: Opened, events: &Events) -> Self {
+        let Opened { spec, ring, lease, attachment } = opened;
         Self {
             spec,
             ring,
             lease,
+            attachment: Some(attachment),
             activity: Activity::opened(monotonic_now()),
             stream: None,
             told: Told::new(events),
@@ -69,7 +73,8 @@ impl Node {
                 self.stream = Some(stream);
                 // A server that was started again counts from the beginning.
                 self.seen = None;
-                self.tell(NodeState::Connecting);
+                self.attachment.get_or_insert_with(|| self.ring.attach());
+                self.told.tell_try(&self.spec);
             }
             Err(error) => {
                 self.refused_for_good = error.is_final();
@@ -86,14 +91,19 @@ impl Node {
 
     /// The stream is gone with its connection, and for a while no other is tried.
     pub(super) fn postpone(&mut self, now: Nanos) {
-        self.stream = None;
+        self.drop_stream();
         self.backoff.failed(now);
     }
 
     /// The server is gone, and with it the stream.
     pub(super) fn disconnect(&mut self) {
-        self.stream = None;
+        self.drop_stream();
         self.backoff.reset();
+    }
+
+    fn drop_stream(&mut self) {
+        self.attachment = None;
+        self.stream = None;
     }
 
     /// Carries out what the handle asks for.
@@ -118,13 +128,15 @@ impl Node {
     /// The node goes once its tail is heard.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.attachment = None;
         // Bounded there; `tick` ends it as soon as the server has told that the last frame was heard.
         self.activity.release(now, Nanos(i64::MAX));
     }
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
-        let retry = self.backoff.at().filter(|_| !self.activity.released() && !self.refused_for_good);
+        let waits = self.stream.is_none() && !self.activity.released() && !self.refused_for_good;
+        let retry = self.backoff.at().filter(|_| waits);
         [self.activity.deadline(), retry].into_iter().flatten().min()
     }
 
@@ -157,7 +169,7 @@ impl Node {
         let Some(stream) = &mut self.stream else { return false };
         match stream.progress() {
             Progress::Waiting => {
-                self.tell(NodeState::Connecting);
+                self.told.tell_try(&self.spec);
                 false
             }
             Progress::Failed => {

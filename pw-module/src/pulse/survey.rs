@@ -39,13 +39,6 @@ pub struct Survey {
     pub sinks: Vec<String>,
 }
 
-impl Survey {
-    /// Whether it is PipeWire that stands in for PulseAudio.
-    pub fn is_pipewire(&self) -> bool {
-        self.server.version.contains("PipeWire")
-    }
-}
-
 /// Looks at the server `server` (as for [`PulseServer::start`](super::PulseServer::start)), which may take `patience`
 /// to answer.
 ///

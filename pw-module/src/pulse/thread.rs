@@ -19,7 +19,7 @@ use crate::units::{Nanos, monotonic_now};
 use crate::{NodeState, ServerEvent};
 
 /// How often a server that isn't there is looked for: it is to be found within a second of its return.
-const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(800));
+const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(500));
 /// How long the last tails may take once the server object is dropped.
 const FAREWELL: Nanos = Nanos::from_millis(3_500);
 /// How nice the thread is to others.
@@ -41,6 +41,7 @@ struct Thread {
     server: Option<String>,
     /// Whether the server answered on the watching connection.
     up: bool,
+    sought: bool,
     backoff: Backoff,
     /// Streams have more frames to move at once.
     more: bool,
@@ -62,6 +63,7 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
         events,
         server,
         up: false,
+        sought: true,
         backoff: RECONNECT,
         more: false,
         quit_at: None,
@@ -104,7 +106,8 @@ impl Thread {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let reconnect = self.backoff.at().filter(|_| self.watch.is_none() && self.quit_at.is_none());
+        let reconnect =
+            self.backoff.at().filter(|_| self.sought && self.watch.is_none() && self.quit_at.is_none());
         let idle = self.clients.deadline();
         let nodes = self.nodes.values().filter_map(Node::deadline);
         reconnect.into_iter().chain(self.quit_at).chain(idle).chain(nodes).min()
@@ -112,7 +115,7 @@ impl Thread {
 
     /// Does what is due at `now`.
     fn tick(&mut self, now: Nanos) {
-        if self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
+        if self.sought && self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
             self.connect(now);
         }
         self.look_at_server(now);
@@ -154,13 +157,25 @@ impl Thread {
 
     fn obey(&mut self, command: Command, now: Nanos) {
         match command {
-            Command::Open(key, spec, ring, lease) => {
-                self.nodes.insert(key, Node::new(*spec, ring, lease, &self.events));
+            Command::Open(key, opened) => {
+                let mut node = Node::new(*opened, &self.events);
+                // Nobody is there; one who hasn't answered yet may do so at once.
+                if self.watch.is_none() {
+                    node.disconnect();
+                }
+                self.nodes.insert(key, node);
             }
             Command::Node(key, order) => {
                 if let Some(node) = self.nodes.get_mut(&key) {
                     node.obey(order, now);
                 }
+            }
+            Command::Seek(wanted) => {
+                self.sought = wanted;
+                if !wanted {
+                    self.forget("it is not looked for any more");
+                }
+                self.backoff.reset();
             }
             Command::Quit => {
                 self.quit_at = Some(now + FAREWELL);
@@ -188,25 +203,33 @@ impl Thread {
                 let Some(info) = watch.server_info() else { return };
                 self.up = true;
                 self.backoff.reset();
-                tracing::info!(version = info.version, "connected to PulseAudio");
-                (self.events)(ServerEvent::Connected(info));
+                self.tell(ServerEvent::Connected(info));
             }
             Progress::Failed(why) => self.lost(&why, now),
         }
     }
 
+    fn tell(&self, event: ServerEvent) {
+        tracing::debug!(?event, "PulseAudio");
+        (self.events)(event);
+    }
+
+    /// Watches the server no longer; tails are played on.
+    fn forget(&mut self, why: &str) {
+        self.watch = None;
+        if std::mem::take(&mut self.up) {
+            self.tell(ServerEvent::Lost(why.to_owned()));
+        }
+    }
+
+    /// The server went away.
     fn lost(&mut self, why: &str, now: Nanos) {
         for node in self.nodes.values_mut() {
             node.disconnect();
         }
         self.clients.clear();
-        self.watch = None;
+        self.forget(why);
         self.backoff.failed(now);
-        if !std::mem::take(&mut self.up) {
-            return;
-        }
-        tracing::warn!(reason = why, "lost PulseAudio");
-        (self.events)(ServerEvent::Lost(why.to_owned()));
         for node in self.nodes.values_mut() {
             node.tell(NodeState::Connecting);
         }

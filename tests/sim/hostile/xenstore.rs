@@ -78,7 +78,8 @@ fn rule_11_ten_thousand_directories_are_counted_and_not_read() {
     let guest = xen.create_domain("hostile", "u").unwrap();
     let card = xen.announce_card(&guest, DOM0, &Card::simple()).unwrap();
     let frontend = card.frontend();
-    let made = guest.store().transaction(&mut |nodes| {
+    // By the toolstack, whose nodes are not counted each time.
+    let made = xen.store().transaction(&mut |nodes| {
         (0..MANY).try_for_each(|directory| nodes.write(&format!("{frontend}/{directory}"), b""))
     });
     made.unwrap();

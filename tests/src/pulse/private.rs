@@ -60,6 +60,11 @@ impl PrivatePulse {
         format!("unix:{}", self.path("socket").display())
     }
 
+    /// The process number of the server, while it runs.
+    pub fn process(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
     /// A command that finds this server and nothing else.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);

@@ -51,7 +51,7 @@ wait_for 10 test -S /run/user/1000/bus || die "no session bus"
 mkdir -p /home/ann/.config
 cp -r "$LAB/dom0/pipewire" /home/ann/.config/pipewire
 chown -R ann:ann /home/ann
-start_sound || die "no sound server"
+start_sound pipewire || die "no sound server"
 say "sound runs"
 install -m 755 "$LAB/vsnd-bridge" /run/vsnd-bridge
 start_bridge || die "no bridge"

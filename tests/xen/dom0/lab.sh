@@ -46,11 +46,20 @@ as_user() (
 
 # --- the sound server -------------------------------------------------------------------------------------------------------
 
+# start_sound pipewire|pulseaudio: the user's sound server, with the sinks spk and spk2 and a microphone.
 start_sound() {
+    sound=$1 recorder_latency=200
+    "start_$1"
+}
+
+start_pipewire() {
     become_user pipewire >>"$OUT/pipewire.log" 2>&1 &
+    sound_pids=($!)
     wait_for 20 as_user pw-cli info 0 || return 1
     become_user wireplumber >>"$OUT/wireplumber.log" 2>&1 &
+    sound_pids+=($!)
     become_user pipewire-pulse >>"$OUT/pipewire-pulse.log" 2>&1 &
+    sound_pids+=($!)
     wait_for 20 as_user pactl info || return 1
     wait_for 20 sound_is_routed || return 1
     as_user pactl set-default-sink spk
@@ -62,11 +71,30 @@ sound_is_routed() {
     as_user wpctl status | grep -q export && as_user pactl list short sinks | grep -q spk2
 }
 
+# The microphone is the monitor of a sink: who plays there, speaks. These sinks render ahead by what their most patient client allows
+# and, other than a sound card, take nothing of it back when another comes. So nobody here is patient; under emulation PulseAudio has
+# gaps below 100 ms by itself.
+start_pulseaudio() {
+    recorder_latency=100
+    local null='module-null-sink rate=48000 channels=2 norewinds=1'
+    become_user pulseaudio -n --daemonize=no --exit-idle-time=-1 --realtime=yes -L module-native-protocol-unix \
+        -L "$null sink_name=spk" -L "$null sink_name=mic" >>"$OUT/pulseaudio.log" 2>&1 &
+    sound_pids=($!)
+    wait_for 20 as_user pactl info || return 1
+    as_user pactl set-default-sink spk
+    as_user pactl set-default-source mic.monitor
+}
+
+stop_sound() {
+    kill "${sound_pids[@]}"
+    wait "${sound_pids[@]}"
+}
+
 # --- the bridge -------------------------------------------------------------------------------------------------------------
 
 # A case may stop it and start it again: it outlives the case, and its number is found in /run/bridge.pid.
 start_bridge() {
-    become_user /run/vsnd-bridge run --server pipewire --capture allow >>"$OUT/bridge.log" 2>&1 &
+    become_user /run/vsnd-bridge run --server "$sound" --capture allow >>"$OUT/bridge.log" 2>&1 &
     bridge=$!
     disown "$bridge"
     echo "$bridge" >/run/bridge.pid
@@ -83,28 +111,42 @@ bridge_is_gone() {
     ! kill -0 "$bridge"
 }
 
+# need_sound pipewire|pulseaudio: the desktop has this server. Guests do not outlive the change.
+need_sound() {
+    [[ $sound != "$1" ]] || return 0
+    drop_all_guests
+    stop_bridge
+    stop_sound
+    start_sound "$1" && start_bridge
+}
+
 # --- guests -----------------------------------------------------------------------------------------------------------------
 
 usual_vsnd="[['CARD, short-name=VM, sample-rates=44100;48000, sample-formats=s16_le, buffer-size=262144', \
 'PCM, name=Main', 'STREAM, unique-id=out, type=p', 'STREAM, unique-id=in, type=c']]"
 
-# need_guest NAME old|new [VSND]: a running guest of that name with that kernel; one that runs already serves. Its card is there,
-# unless VSND is empty, which makes a guest without one.
+# need_guest NAME old|new [VSND [servers]]: a running guest of that name with that kernel; one that runs already serves. Its card is
+# there, unless VSND is empty, which makes a guest without one. With "servers" it can run PulseAudio and PipeWire.
 need_guest() {
-    local name=$1 kernel=$2 vsnd=${3-$usual_vsnd}
+    local name=$1 kernel=$2 vsnd=${3-$usual_vsnd} servers=${4-} memory=192 image
     xl domid "$name" >/dev/null 2>&1 && return
-    if [[ ! -f /run/guest-$kernel.img ]]; then
-        cp "$LAB/guest-$kernel.vmlinux" /run/
+    image=/run/guest-$kernel$servers.img
+    if [[ ! -f $image ]]; then
+        [[ -f /run/guest-$kernel.vmlinux ]] || cp "$LAB/guest-$kernel.vmlinux" /run/
         # the kernel unpacks one archive after the other
-        { cat "$LAB/guest-$kernel.img" && (cd "$LAB" && find signals -not -path 'signals/host*' | cpio --quiet -o -H newc); } >"/run/guest-$kernel.img"
+        {
+            cat "$LAB/guest-$kernel.img" ${servers:+"$LAB/servers.img"}
+            (cd "$LAB" && find tools signals ${servers:+signals-of-servers} | cpio --quiet -o -H newc)
+        } >"$image"
     fi
+    [[ -z $servers ]] || memory=320
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
 type = "pv"
 kernel = "/run/guest-$kernel.vmlinux"
-ramdisk = "/run/guest-$kernel.img"
+ramdisk = "$image"
 extra = "console=hvc0 quiet mitigations=off"
-memory = 192
+memory = $memory
 vcpus = 1
 cpus = "1"
 on_poweroff = "destroy"
@@ -202,11 +244,11 @@ watch_machine() {
     watcher=$!
 }
 
-# record_sink SINK NAME: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
+# record_sink SINK NAME [RATE]: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
 record_sink() {
     watch_machine
     recorded+=("$2")
-    become_user parec -d "$1.monitor" --latency-msec=200 --format=s16le --rate=48000 --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
+    become_user parec -d "$1.monitor" --latency-msec="$recorder_latency" --format=s16le --rate="${3:-48000}" --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
     recorders+=($!)
     wait_for 10 test -s "/run/rec/$2.raw" || { say "$1 can't be recorded"; return 1; }
 }
@@ -234,15 +276,45 @@ play() {
     return "$status"
 }
 
+# step_through GUEST SIGNAL RATE STEP...: the guest's player of many steps (guest/pcm.c) plays a signal; what it said lands in
+# pcm-SIGNAL.log.
+step_through() {
+    local name=$1 signal=$2 status
+    shift 2
+    gsh "$name" "/tools/pcm $1 /signals/$signal.wav ${*:2}" >"$case_out/pcm-$signal.log" 2>&1
+    status=$?
+    say "$name plays $signal with ${*:2}: $status"
+    return "$status"
+}
+
+# note_driver GUEST: from now on the guest's kernel notes what its sound driver does; pull_notes GUEST takes the notes to
+# `notes` among the case's results.
+note_driver() {
+    gsh "$1" '/tools/notes begin'
+}
+
+pull_notes() {
+    gsh "$1" '/tools/notes end /tmp/notes' && pull "$1" /tmp/notes "$case_out/notes"
+}
+
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
     watch_machine
-    # From memory: pw-cat reads in its real-time callback, and the share's answers take the emulator's time.
-    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals/host/$1.wav" /run/rec/
-    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "/run/rec/$1.wav" 2>>"$case_out/pw-cat.log" &
+    # From memory: the player reads in its real-time callback, and the share's answers take the emulator's time.
+    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals-of-host/$1.wav" /run/rec/
+    "speak_$sound" "/run/rec/$1.wav" || { say "the microphone takes nothing"; return 1; }
+}
+
+speak_pipewire() {
+    become_user pw-cat -p -P '{ node.autoconnect = false node.name = speaker }' "$1" 2>>"$case_out/speaker.log" &
     speaker=$!
-    wait_for 10 as_user pw-link speaker:output_FL mic:input_FL || { say "the microphone takes nothing"; return 1; }
-    as_user pw-link speaker:output_FR mic:input_FR
+    wait_for 10 as_user pw-link speaker:output_FL mic:input_FL && as_user pw-link speaker:output_FR mic:input_FR
+}
+
+speak_pulseaudio() {
+    become_user paplay --latency-msec=100 -d mic "$1" 2>>"$case_out/speaker.log" &
+    speaker=$!
+    wait_for 10 eval 'as_user pactl list short sinks | grep "mic.*RUNNING"'
 }
 
 hush() {
@@ -252,12 +324,14 @@ hush() {
 
 # --- cases ------------------------------------------------------------------------------------------------------------------
 
-# run_case NAME: a case's name is its script's name, with -old or -new for the guest's kernel ($kernel, $guest) where it matters.
+# run_case NAME: a case's name is its script's name, with -old or -new for the guest's kernel ($kernel, $guest) where it matters. The
+# one that is called pulseaudio has that on the desktop, all others PipeWire.
 run_case() {
     local case=$1 status
     say "case $case"
     echo "--- $case" >>"$OUT/bridge.log"
     mkdir -p "$OUT/$case"
+    case $case in pulseaudio) need_sound pulseaudio ;; *) need_sound pipewire ;; esac || say "no sound server for $case"
     (
         case_out=$OUT/$case script=$case kernel=new recorders=() recorded=() watcher=''
         case $case in *-old | *-new) kernel=${case##*-} script=${case%-*} ;; esac

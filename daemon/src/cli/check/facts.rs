@@ -61,9 +61,9 @@ pub(super) enum Store {
 }
 
 impl Facts {
-    /// Looks at this machine. Takes two seconds at most, for a server that doesn't answer.
+    /// Looks at this machine. Takes a few seconds at most, for servers that don't answer.
     pub(super) fn gather(args: &ServiceArgs) -> anyhow::Result<Self> {
-        let server_choice = args.server.server();
+        let (server_choice, server) = ask(args.server.servers());
         let places = Places::default();
         let probe = Probe::new(&places);
         Ok(Self {
@@ -73,7 +73,7 @@ impl Facts {
             routes: probe.store.into_iter().map(File::new).collect(),
             devices: [probe.grants, probe.events].map(File::new).into(),
             server_choice,
-            server: ask(server_choice),
+            server,
             runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").is_some(),
             rtprio: highest_priority(),
             rtkit: Path::new(RTKIT).exists(),

@@ -178,7 +178,7 @@ fn sound_server(facts: &Facts) -> Vec<Finding> {
             return vec![Finding::missing(what, why, remedy)];
         }
     };
-    let mut findings = vec![Finding::ok(what, &answer.server)];
+    let mut findings = vec![Finding::ok(what, answer.server.to_string())];
     if !answer.session_manager {
         let remedy = "systemctl --user start wireplumber (not installed: sudo apt-get install wireplumber)";
         findings.push(Finding::missing("session manager", "none, so nobody links guests to devices", remedy));
@@ -234,11 +234,17 @@ pub(super) fn tone(played: anyhow::Result<std::time::Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
 
+    use vsnd_pw_module::ServerInfo;
+
     use super::super::server::Answer;
     use super::*;
 
     fn file(path: &str) -> File {
         File { path: path.into(), mode: Some("mode 0660, root:vsnd".into()), problem: None }
+    }
+
+    fn info(name: &str, version: &str) -> ServerInfo {
+        ServerInfo { name: name.to_owned(), version: version.to_owned(), is_stand_in: false }
     }
 
     fn dom0() -> Facts {
@@ -249,7 +255,7 @@ mod tests {
             devices: vec![file("/dev/xen/gntdev"), file("/dev/xen/evtchn")],
             store: Store::Answers { domain: 0, guests: Ok(2) },
             server_choice: Server::PipeWire,
-            server: Ok(Answer { server: "PipeWire 0.3.65".into(), session_manager: true, sinks: 1 }),
+            server: Ok(Answer { server: info("PipeWire", "0.3.65"), session_manager: true, sinks: 1 }),
             runtime_directory: true,
             rtprio: 0,
             rtkit: true,
@@ -344,7 +350,7 @@ mod tests {
         facts.server_choice = Server::PulseAudio;
         facts.server = Err("PulseAudio can't be reached: Connection refused".into());
         assert!(found(&facts, "sound server").line().contains("start pulseaudio"));
-        let server = "PulseAudio 16.1".to_owned();
+        let server = info("PulseAudio", "16.1");
         facts.server = Ok(Answer { server, session_manager: true, sinks: 0 });
         assert!(found(&facts, "sinks").line().contains("pactl"));
     }
@@ -352,7 +358,7 @@ mod tests {
     #[test]
     fn a_server_alone_is_not_enough() {
         let mut facts = dom0();
-        facts.server = Ok(Answer { server: "PipeWire 1.4.2".into(), session_manager: false, sinks: 0 });
+        facts.server = Ok(Answer { server: info("PipeWire", "1.4.2"), session_manager: false, sinks: 0 });
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
         assert_eq!(found(&facts, "session manager").verdict, Verdict::Missing);
         assert_eq!(found(&facts, "sinks").verdict, Verdict::Advice);

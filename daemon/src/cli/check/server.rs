@@ -1,5 +1,7 @@
 //! What the sound server says of itself.
 
+use vsnd_pw_module::{Presence, ServerInfo, prefer};
+
 use crate::cli::server::Server;
 
 /// How long a server may take to answer.
@@ -9,18 +11,38 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// A sound server that answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// Name and version.
-    pub(super) server: String,
+    pub(super) server: ServerInfo,
     /// Whether somebody links streams to devices.
     pub(super) session_manager: bool,
     /// Sinks that guests could be heard on.
     pub(super) sinks: usize,
 }
 
-/// Asks the server; the error is a text for people.
-pub(super) fn ask(server: Server) -> Result<Answer, String> {
+/// The server that guests would be shown on now, and its answer; when none answers, the first that is looked for. The error is
+/// a text for people.
+pub(super) fn ask(servers: &[Server]) -> (Server, Result<Answer, String>) {
+    let (mut answers, mut present) = (Vec::new(), Vec::new());
+    for server in servers {
+        let answer = ask_one(*server);
+        let sinks = answer.as_ref().map_or(0, |answer| answer.sinks);
+        let info = answer.as_ref().ok().map(|answer| answer.server.clone());
+        present.push(Presence { info, is_silent: sinks == 0 });
+        answers.push((*server, answer));
+        // As when guests are served: a server that nobody needs isn't looked for.
+        if sinks > 0 {
+            break;
+        }
+    }
+    let best = prefer(&present).unwrap_or(0);
+    answers.into_iter().nth(best).unwrap_or((Server::Null, ask_one(Server::Null)))
+}
+
+fn ask_one(server: Server) -> Result<Answer, String> {
     match server {
-        Server::Null => Ok(Answer { server: "null".to_owned(), session_manager: true, sinks: 0 }),
+        Server::Null => {
+            let server = ServerInfo { name: "null".to_owned(), version: String::new(), is_stand_in: false };
+            Ok(Answer { server, session_manager: true, sinks: 0 })
+        }
         Server::PipeWire => pipewire(),
         Server::PulseAudio => pulseaudio(),
     }
@@ -31,7 +53,7 @@ fn pulseaudio() -> Result<Answer, String> {
     let survey = vsnd_pw_module::pulse::survey(None, PATIENCE);
     let survey = survey.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
     Ok(Answer {
-        server: format!("{} {}", survey.server.name, survey.server.version),
+        server: survey.server,
         // It links streams itself.
         session_manager: true,
         sinks: survey.sinks.len(),
@@ -68,10 +90,13 @@ mod pipewire {
             let _ = events.send(event);
         };
         let _server = PipeWireServer::start(tell, None).map_err(|error| chain(error.into()))?;
-        let server = match seen.recv_timeout(PATIENCE) {
-            Ok(ServerEvent::Connected(info)) => format!("{} {}", info.name, info.version),
-            Ok(ServerEvent::Lost(why)) => return Err(why),
-            _ => return Err("PipeWire doesn't answer".to_owned()),
+        let server = loop {
+            match seen.recv_timeout(PATIENCE) {
+                Ok(ServerEvent::Connected(info)) => break info,
+                Ok(ServerEvent::Lost(why)) => return Err(why),
+                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
+                Err(_) => return Err("PipeWire doesn't answer".to_owned()),
+            }
         };
         Ok(Answer { server, session_manager: has_session_manager(&objects), sinks: count_sinks(&objects) })
     }

@@ -65,9 +65,9 @@ impl Daemon {
     pub(super) fn server(&self) -> anyhow::Result<String> {
         loop {
             match self.events.recv_timeout(PATIENCE) {
-                Ok(ServerEvent::Connected(info)) => return Ok(format!("{} {}", info.name, info.version)),
+                Ok(ServerEvent::Connected(info)) => return Ok(info.to_string()),
                 Ok(ServerEvent::Lost(why)) => bail!("PipeWire went away: {why}"),
-                Ok(ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
+                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
                 Err(_) => bail!("PipeWire doesn't answer; vsnd-bridge check tells why"),
             }
         }

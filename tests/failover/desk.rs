@@ -1,0 +1,111 @@
+//! A machine whose guests are shown on the best of two private servers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use vsnd_bridge::sim::frontend::Kernel;
+use vsnd_pw_module::pipewire::PipeWireServer;
+use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
+use vsnd_pw_module::pulse::PulseServer;
+use vsnd_pw_module::{Nanos, NodeState, ServerEvent, Switch};
+use vsnd_tests::pulse::PrivatePulse;
+use vsnd_tests::rings::Events;
+
+use super::machine::{Machine, Running};
+
+/// The guest's node for playback.
+pub const NODE: &str = "vsnd.work.0.0.0";
+
+/// How long after a server's return everything is to be as it was.
+pub const RETURN: Nanos = Nanos::from_millis(1_000);
+
+/// Both servers, neither of them running at first.
+pub struct Desk {
+    /// Before the servers: what it plays still is heard.
+    _machine: Machine,
+    pub guest: Running,
+    pub pipewire: PrivateServer,
+    pub pulse: PrivatePulse,
+    events: Events,
+}
+
+impl Desk {
+    pub fn new() -> Self {
+        Self::with(|_, pulse| pulse.server())
+    }
+
+    /// With PipeWire's own protocol server where PulseAudio would be.
+    pub fn with_pulse_of_pipewire() -> Self {
+        Self::with(|pipewire, _| pipewire.pulse_server())
+    }
+
+    fn with(pulse_server: impl FnOnce(&PrivateServer, &PrivatePulse) -> String) -> Self {
+        let options = Options { min_quantum: 256, quantum: 1024, pulse: true, ..Options::default() };
+        let mut pipewire = PrivateServer::start(options).unwrap();
+        let mut pulse = PrivatePulse::start().unwrap();
+        pipewire.crash();
+        pulse.crash();
+        let second = pulse_server(&pipewire, &pulse);
+        let (send, events) = Events::new();
+        let switch = Switch::new(send);
+        switch.add(|events| PipeWireServer::start(events, Some(pipewire.remote()))).unwrap();
+        switch.add(|events| PulseServer::start(events, Some(second))).unwrap();
+        let machine = Machine::start(Arc::new(switch));
+        let guest = machine.guest("work", Kernel::Since2026);
+        Self { _machine: machine, guest, pipewire, pulse, events }
+    }
+
+    /// Waits until guests are shown on the server of this name.
+    pub fn on(&self, server: &str) {
+        self.events.event(server, |event| match event {
+            ServerEvent::Connected(info) if info.name == server => Some(()),
+            _ => None,
+        });
+    }
+
+    pub fn lost(&self) {
+        self.events.lost();
+    }
+
+    /// Waits until the guest's node runs; its number.
+    pub fn running(&self) -> u32 {
+        self.events.node(NODE, |state| match state {
+            NodeState::Running { id } => Some(*id),
+            _ => None,
+        })
+    }
+
+    /// Waits until the server has no sink, or has one.
+    pub fn plays(&self, wanted: bool) {
+        self.events
+            .event("change of its sinks", |event| (*event == ServerEvent::Plays(wanted)).then_some(()));
+    }
+
+    /// What was told and nobody waited for.
+    pub fn rest(&self) -> Vec<ServerEvent> {
+        self.events.rest()
+    }
+
+    /// What a tool prints about the PipeWire server.
+    pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        let mut command = self.pipewire.command(program);
+        let output = command.args(arguments).env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// Sends a signal to processes.
+pub fn signal(processes: &[u32], signal: Signal) {
+    for process in processes {
+        kill_process(Pid::from_raw(*process as i32).unwrap(), signal).unwrap();
+    }
+}
+
+/// Fails if more than [`RETURN`] has passed since `returned`.
+pub fn in_time(returned: Instant, what: &str) {
+    let passed = returned.elapsed();
+    println!("{what}: {passed:?} after the return");
+    assert!(passed.as_nanos() <= RETURN.0 as u128, "{what}: {passed:?} after the return");
+}

@@ -1,0 +1,236 @@
+//! Servers that die, return, and are replaced.
+
+use std::time::Instant;
+
+use vsnd_pw_module::pipewire::private::{SECOND_SINK, SINK};
+use vsnd_pw_module::pipewire::survey;
+use vsnd_pw_module::{Nanos, ServerEvent, monotonic_now};
+use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::pulse::{self, Recorder};
+use vsnd_tests::rings::{PATIENCE, eventually};
+
+use super::alone;
+use super::desk::{Desk, NODE, in_time};
+use super::player::{LONGEST_GAP, Player};
+
+const A_WHILE: Nanos = Nanos::from_millis(500);
+
+/// Fails if the guest went without a position for too long since `since`.
+fn never_silent(player: &Player, since: Nanos) {
+    player.plays_for(A_WHILE);
+    let gap = player.longest_gap(since);
+    assert!(gap <= LONGEST_GAP, "the guest was told no position for {gap}");
+}
+
+#[test]
+fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        player.plays_for(A_WHILE);
+        for _ in 0..3 {
+            let (killed, answer) = (monotonic_now(), player.longest_answer());
+            desk.pipewire.crash();
+            desk.lost();
+            never_silent(&player, killed);
+            desk.pipewire.resume().unwrap();
+            let returned = Instant::now();
+            desk.on("PipeWire");
+            desk.running();
+            in_time(returned, "the node runs");
+            never_silent(&player, killed);
+            player.answered_at_once(answer);
+        }
+        let lost = player.lost();
+        assert!(lost < Nanos::from_millis(300), "the guest lost {lost}");
+        player.finish();
+    });
+}
+
+#[test]
+fn a_killed_pulseaudio_is_replaced_by_the_clock_and_comes_back_with_its_streams() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pulse.resume().unwrap();
+        desk.on("PulseAudio");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        player.plays_for(A_WHILE);
+        for _ in 0..3 {
+            let (killed, answer) = (monotonic_now(), player.longest_answer());
+            desk.pulse.crash();
+            desk.lost();
+            never_silent(&player, killed);
+            desk.pulse.resume().unwrap();
+            let returned = Instant::now();
+            desk.on("PulseAudio");
+            desk.running();
+            in_time(returned, "the stream runs");
+            let ear = Recorder::start(desk.pulse.command("parec"), pulse::SINK, 2).unwrap();
+            ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+            never_silent(&player, killed);
+            player.answered_at_once(answer);
+        }
+        player.finish();
+    });
+}
+
+#[test]
+fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        let began = monotonic_now();
+        desk.pipewire.crash();
+        desk.lost();
+        desk.pulse.resume().unwrap();
+        let returned = Instant::now();
+        desk.on("PulseAudio");
+        desk.running();
+        in_time(returned, "the node runs on PulseAudio");
+        never_silent(&player, began);
+        let streams = desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap();
+        assert_eq!(streams.matches(&format!("node.name = \"{NODE}\"")).count(), 1, "{streams}");
+
+        desk.pipewire.resume().unwrap();
+        let returned = Instant::now();
+        desk.on("PipeWire");
+        desk.running();
+        in_time(returned, "the node runs on PipeWire again");
+        never_silent(&player, began);
+        eventually("gone from PulseAudio", || {
+            desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap().is_empty().then_some(())
+        });
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        let of_nodes = |event: &ServerEvent| matches!(event, ServerEvent::Node(_) | ServerEvent::Volume(_));
+        let others = desk.rest().into_iter().filter(|event| !of_nodes(event));
+        assert_eq!(others.collect::<Vec<_>>(), [], "one event for each change");
+        player.finish();
+    });
+}
+
+#[test]
+fn pipewire_that_stands_in_for_pulseaudio_is_not_taken_for_it() {
+    alone(|| {
+        let mut desk = Desk::with_pulse_of_pipewire();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        for _ in 0..2 {
+            desk.pipewire.crash();
+            desk.lost();
+            desk.pipewire.resume().unwrap();
+            desk.on("PipeWire");
+            desk.running();
+        }
+        let others = desk.rest().into_iter().filter(|event| matches!(event, ServerEvent::Connected(_)));
+        assert_eq!(others.collect::<Vec<_>>(), []);
+        player.finish();
+    });
+}
+
+#[test]
+fn a_stream_opened_without_a_server_plays_at_once_and_is_heard_when_one_comes() {
+    alone(|| {
+        let mut desk = Desk::new();
+        let player = Player::start(&desk.guest);
+        player.plays_for(A_WHILE);
+        let answer = player.longest_answer();
+        assert!(answer < Nanos::from_millis(50), "nobody is waited for: {answer}");
+        let began = monotonic_now();
+        desk.pipewire.resume().unwrap();
+        let returned = Instant::now();
+        desk.on("PipeWire");
+        desk.running();
+        in_time(returned, "the node runs");
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        never_silent(&player, began);
+        player.finish();
+    });
+}
+
+/// The numbers of the server's sinks.
+fn sinks(desk: &Desk) -> Vec<(u32, String)> {
+    let objects = survey(Some(&desk.pipewire.remote()), PATIENCE).unwrap();
+    let sinks = objects.iter().filter(|object| object.get("media.class") == Some("Audio/Sink"));
+    sinks.map(|sink| (sink.id, sink.get("node.name").unwrap_or_default().to_owned())).collect()
+}
+
+#[test]
+fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        desk.running();
+        let began = monotonic_now();
+        let destroy = |name: &str| {
+            let (id, _) = sinks(&desk).into_iter().find(|(_, sink)| sink == name).unwrap();
+            desk.tool("pw-cli", &["destroy", &id.to_string()]);
+        };
+        destroy(SINK);
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SECOND_SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        never_silent(&player, began);
+        drop(ear);
+
+        destroy(SECOND_SINK);
+        desk.plays(false);
+        never_silent(&player, began);
+        let arguments = format!(
+            "{{ factory.name=support.null-audio-sink node.name={SINK} media.class=Audio/Sink object.linger=true \
+             audio.position=[FL FR] }}"
+        );
+        desk.tool("pw-cli", &["create-node", "adapter", &arguments]);
+        let returned = Instant::now();
+        desk.plays(true);
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        in_time(returned, "the guest is heard");
+        never_silent(&player, began);
+        player.finish();
+    });
+}
+
+#[test]
+fn volume_and_routing_are_the_same_after_the_return() {
+    alone(|| {
+        let mut desk = Desk::new();
+        desk.pipewire.resume().unwrap();
+        desk.on("PipeWire");
+        let player = Player::start(&desk.guest);
+        let id = desk.running().to_string();
+        desk.tool("wpctl", &["set-volume", &id, "0.4"]);
+        let (second, _) = sinks(&desk).into_iter().find(|(_, sink)| sink == SECOND_SINK).unwrap();
+        desk.tool("pw-metadata", &[&id, "target.node", &second.to_string()]);
+        // The session manager writes what it remembers a second later.
+        let state = desk.pipewire.root().join("state/wireplumber/restore-stream");
+        eventually("remembered", || {
+            let text = std::fs::read_to_string(&state).unwrap_or_default();
+            (text.contains(&format!(":target={SECOND_SINK}")) && text.contains("0.064")).then_some(())
+        });
+        desk.pipewire.crash();
+        desk.lost();
+        desk.pipewire.resume().unwrap();
+        let returned = Instant::now();
+        desk.on("PipeWire");
+        let id = desk.running().to_string();
+        eventually("as loud as before", || {
+            (desk.tool("wpctl", &["get-volume", &id]).trim() == "Volume: 0.40").then_some(())
+        });
+        in_time(returned, "the volume is back");
+        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SECOND_SINK, 2, 48_000).unwrap();
+        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        player.finish();
+    });
+}
