@@ -9,8 +9,9 @@ use vsnd_pw_module::pipewire::PipeWireServer;
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
 use vsnd_pw_module::pulse::PulseServer;
 use vsnd_pw_module::{Nanos, NodeState, ServerEvent, Switch};
+use vsnd_tests::pipewire::Endpoint;
 use vsnd_tests::pulse::PrivatePulse;
-use vsnd_tests::rings::Events;
+use vsnd_tests::rings::{Events, PATIENCE};
 
 use super::machine::{Machine, Running};
 
@@ -35,6 +36,20 @@ impl Desk {
         Self::with(|_, pulse| pulse.server())
     }
 
+    /// With PipeWire at work.
+    pub fn on_pipewire() -> Self {
+        let mut desk = Self::new();
+        desk.pipewire_returns();
+        desk
+    }
+
+    /// With PulseAudio at work.
+    pub fn on_pulse() -> Self {
+        let mut desk = Self::new();
+        desk.pulse_returns();
+        desk
+    }
+
     /// With PipeWire's own protocol server where PulseAudio would be.
     pub fn with_pulse_of_pipewire() -> Self {
         Self::with(|pipewire, _| pipewire.pulse_server())
@@ -54,6 +69,27 @@ impl Desk {
         let machine = Machine::start(Arc::new(switch));
         let guest = machine.guest("work", Kernel::Since2026);
         Self { _machine: machine, guest, pipewire, pulse, events }
+    }
+
+    /// Starts PipeWire, and waits until guests are shown there. Since when it is back.
+    pub fn pipewire_returns(&mut self) -> Instant {
+        self.pipewire.resume().unwrap();
+        let returned = Instant::now();
+        self.on("PipeWire");
+        returned
+    }
+
+    /// Starts PulseAudio, and waits until guests are shown there. Since when it is back.
+    pub fn pulse_returns(&mut self) -> Instant {
+        self.pulse.resume().unwrap();
+        let returned = Instant::now();
+        self.on("PulseAudio");
+        returned
+    }
+
+    /// An ear on a sink of PipeWire's that hears the guest.
+    pub fn hears(&self, sink: &str) -> Endpoint {
+        hears(&self.pipewire, sink)
     }
 
     /// Waits until guests are shown on the server of this name.
@@ -94,6 +130,13 @@ impl Desk {
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
+}
+
+/// An ear on a sink of PipeWire's that hears something.
+pub fn hears(pipewire: &PrivateServer, sink: &str) -> Endpoint {
+    let ear = Endpoint::record_sink(&pipewire.remote(), sink, 2, 48_000).unwrap();
+    ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+    ear
 }
 
 /// Sends a signal to processes.

@@ -37,8 +37,7 @@ fn a_hundred_restarts_of_the_server_leave_nothing_behind() {
     let _player = Player::forgiving(&desk.guest, Some(PcmError::Xrun));
     let mut settled = None;
     for restart in 0..RESTARTS {
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        desk.pipewire_returns();
         desk.running();
         if restart == SETTLED {
             settled = Some(held());

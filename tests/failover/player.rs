@@ -15,7 +15,9 @@ const BUFFER: u64 = 9_600;
 const RATE: i64 = 48_000;
 
 /// How long the guest may go without a new position.
-pub const LONGEST_GAP: Nanos = Nanos::from_millis(100);
+const LONGEST_GAP: Nanos = Nanos::from_millis(100);
+/// How long it has to go on well, to be called well.
+pub const A_WHILE: Nanos = Nanos::from_millis(500);
 /// How long a request that isn't a START may wait for its answer on a busy machine. It is a hundred microseconds on an idle one.
 const ANSWER: Nanos = Nanos::from_millis(50);
 
@@ -70,10 +72,17 @@ impl Player {
     }
 
     /// The longest time without a new position from `since` on.
-    pub fn longest_gap(&self, since: Nanos) -> Nanos {
+    fn longest_gap(&self, since: Nanos) -> Nanos {
         let seen = self.seen();
         let after: Vec<&[Seen]> = seen.windows(2).filter(|pair| pair[1].at >= since).collect();
         after.iter().map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
+    }
+
+    /// Fails if the guest went without a position for too long since `since`, from then until a while from now.
+    pub fn was_never_silent(&self, since: Nanos) {
+        self.plays_for(A_WHILE);
+        let gap = self.longest_gap(since);
+        assert!(gap <= LONGEST_GAP, "the guest was told no position for {gap}");
     }
 
     /// How long the guest's sound has stood still in all, by its clock against ours.

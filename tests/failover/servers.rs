@@ -5,29 +5,17 @@ use std::time::Instant;
 use vsnd_pw_module::pipewire::private::{SECOND_SINK, SINK};
 use vsnd_pw_module::pipewire::survey;
 use vsnd_pw_module::{Nanos, ServerEvent, monotonic_now};
-use vsnd_tests::pipewire::Endpoint;
 use vsnd_tests::pulse::{self, Recorder};
 use vsnd_tests::rings::{PATIENCE, eventually};
 
 use super::alone;
 use super::desk::{Desk, NODE, in_time};
-use super::player::{LONGEST_GAP, Player};
-
-const A_WHILE: Nanos = Nanos::from_millis(500);
-
-/// Fails if the guest went without a position for too long since `since`.
-fn never_silent(player: &Player, since: Nanos) {
-    player.plays_for(A_WHILE);
-    let gap = player.longest_gap(since);
-    assert!(gap <= LONGEST_GAP, "the guest was told no position for {gap}");
-}
+use super::player::{A_WHILE, Player};
 
 #[test]
 fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
     alone(|| {
-        let mut desk = Desk::new();
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        let mut desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         desk.running();
         player.plays_for(A_WHILE);
@@ -35,13 +23,11 @@ fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
             let (killed, answer) = (monotonic_now(), player.longest_answer());
             desk.pipewire.crash();
             desk.lost();
-            never_silent(&player, killed);
-            desk.pipewire.resume().unwrap();
-            let returned = Instant::now();
-            desk.on("PipeWire");
+            player.was_never_silent(killed);
+            let returned = desk.pipewire_returns();
             desk.running();
             in_time(returned, "the node runs");
-            never_silent(&player, killed);
+            player.was_never_silent(killed);
             player.answered_at_once(answer);
         }
         let lost = player.lost();
@@ -53,9 +39,7 @@ fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
 #[test]
 fn a_killed_pulseaudio_is_replaced_by_the_clock_and_comes_back_with_its_streams() {
     alone(|| {
-        let mut desk = Desk::new();
-        desk.pulse.resume().unwrap();
-        desk.on("PulseAudio");
+        let mut desk = Desk::on_pulse();
         let player = Player::start(&desk.guest);
         desk.running();
         player.plays_for(A_WHILE);
@@ -63,15 +47,13 @@ fn a_killed_pulseaudio_is_replaced_by_the_clock_and_comes_back_with_its_streams(
             let (killed, answer) = (monotonic_now(), player.longest_answer());
             desk.pulse.crash();
             desk.lost();
-            never_silent(&player, killed);
-            desk.pulse.resume().unwrap();
-            let returned = Instant::now();
-            desk.on("PulseAudio");
+            player.was_never_silent(killed);
+            let returned = desk.pulse_returns();
             desk.running();
             in_time(returned, "the stream runs");
             let ear = Recorder::start(desk.pulse.command("parec"), pulse::SINK, 2).unwrap();
             ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
-            never_silent(&player, killed);
+            player.was_never_silent(killed);
             player.answered_at_once(answer);
         }
         player.finish();
@@ -81,34 +63,27 @@ fn a_killed_pulseaudio_is_replaced_by_the_clock_and_comes_back_with_its_streams(
 #[test]
 fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
     alone(|| {
-        let mut desk = Desk::new();
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        let mut desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         desk.running();
         let began = monotonic_now();
         desk.pipewire.crash();
         desk.lost();
-        desk.pulse.resume().unwrap();
-        let returned = Instant::now();
-        desk.on("PulseAudio");
+        let returned = desk.pulse_returns();
         desk.running();
         in_time(returned, "the node runs on PulseAudio");
-        never_silent(&player, began);
+        player.was_never_silent(began);
         let streams = desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap();
         assert_eq!(streams.matches(&format!("node.name = \"{NODE}\"")).count(), 1, "{streams}");
 
-        desk.pipewire.resume().unwrap();
-        let returned = Instant::now();
-        desk.on("PipeWire");
+        let returned = desk.pipewire_returns();
         desk.running();
         in_time(returned, "the node runs on PipeWire again");
-        never_silent(&player, began);
+        player.was_never_silent(began);
         eventually("gone from PulseAudio", || {
             desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap().is_empty().then_some(())
         });
-        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
-        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        let _ear = desk.hears(SINK);
         let of_nodes = |event: &ServerEvent| matches!(event, ServerEvent::Node(_) | ServerEvent::Volume(_));
         let others = desk.rest().into_iter().filter(|event| !of_nodes(event));
         assert_eq!(others.collect::<Vec<_>>(), [], "one event for each change");
@@ -120,15 +95,13 @@ fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
 fn pipewire_that_stands_in_for_pulseaudio_is_not_taken_for_it() {
     alone(|| {
         let mut desk = Desk::with_pulse_of_pipewire();
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        desk.pipewire_returns();
         let player = Player::start(&desk.guest);
         desk.running();
         for _ in 0..2 {
             desk.pipewire.crash();
             desk.lost();
-            desk.pipewire.resume().unwrap();
-            desk.on("PipeWire");
+            desk.pipewire_returns();
             desk.running();
         }
         let others = desk.rest().into_iter().filter(|event| matches!(event, ServerEvent::Connected(_)));
@@ -146,14 +119,11 @@ fn a_stream_opened_without_a_server_plays_at_once_and_is_heard_when_one_comes() 
         let answer = player.longest_answer();
         assert!(answer < Nanos::from_millis(50), "nobody is waited for: {answer}");
         let began = monotonic_now();
-        desk.pipewire.resume().unwrap();
-        let returned = Instant::now();
-        desk.on("PipeWire");
+        let returned = desk.pipewire_returns();
         desk.running();
         in_time(returned, "the node runs");
-        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
-        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
-        never_silent(&player, began);
+        let _ear = desk.hears(SINK);
+        player.was_never_silent(began);
         player.finish();
     });
 }
@@ -168,9 +138,7 @@ fn sinks(desk: &Desk) -> Vec<(u32, String)> {
 #[test]
 fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
     alone(|| {
-        let mut desk = Desk::new();
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        let desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         desk.running();
         let began = monotonic_now();
@@ -179,14 +147,12 @@ fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
             desk.tool("pw-cli", &["destroy", &id.to_string()]);
         };
         destroy(SINK);
-        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SECOND_SINK, 2, 48_000).unwrap();
-        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
-        never_silent(&player, began);
-        drop(ear);
+        drop(desk.hears(SECOND_SINK));
+        player.was_never_silent(began);
 
         destroy(SECOND_SINK);
         desk.plays(false);
-        never_silent(&player, began);
+        player.was_never_silent(began);
         let arguments = format!(
             "{{ factory.name=support.null-audio-sink node.name={SINK} media.class=Audio/Sink object.linger=true \
              audio.position=[FL FR] }}"
@@ -194,10 +160,9 @@ fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
         desk.tool("pw-cli", &["create-node", "adapter", &arguments]);
         let returned = Instant::now();
         desk.plays(true);
-        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SINK, 2, 48_000).unwrap();
-        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        let _ear = desk.hears(SINK);
         in_time(returned, "the guest is heard");
-        never_silent(&player, began);
+        player.was_never_silent(began);
         player.finish();
     });
 }
@@ -205,9 +170,7 @@ fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
 #[test]
 fn volume_and_routing_are_the_same_after_the_return() {
     alone(|| {
-        let mut desk = Desk::new();
-        desk.pipewire.resume().unwrap();
-        desk.on("PipeWire");
+        let mut desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         let id = desk.running().to_string();
         desk.tool("wpctl", &["set-volume", &id, "0.4"]);
@@ -221,16 +184,13 @@ fn volume_and_routing_are_the_same_after_the_return() {
         });
         desk.pipewire.crash();
         desk.lost();
-        desk.pipewire.resume().unwrap();
-        let returned = Instant::now();
-        desk.on("PipeWire");
+        let returned = desk.pipewire_returns();
         let id = desk.running().to_string();
         eventually("as loud as before", || {
             (desk.tool("wpctl", &["get-volume", &id]).trim() == "Volume: 0.40").then_some(())
         });
         in_time(returned, "the volume is back");
-        let ear = Endpoint::record_sink(&desk.pipewire.remote(), SECOND_SINK, 2, 48_000).unwrap();
-        ear.wait(PATIENCE, "sound", |heard| heard.sounding().then_some(())).unwrap();
+        let _ear = desk.hears(SECOND_SINK);
         player.finish();
     });
 }

@@ -299,6 +299,9 @@ fn serve(events: &dyn Events, channels: &mut [Channel], end: &End) {
         ports
             .extend(channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests));
         ports.append(&mut again);
+        // One look each: what is notified while it waits for its turn would have ever more.
+        ports.sort_unstable();
+        ports.dedup();
     }
     for channel in channels.iter_mut() {
         if end.released.load(Ordering::Relaxed) {

@@ -14,8 +14,7 @@ recorders=()
 doze 1
 start_sound pipewire || failed=1
 # It outlives the case.
-mapfile -t servers < <(pgrep -u ann -x 'pipewire|wireplumber|pipewire-pulse')
-disown "${servers[@]}"
+disown "${sound_pids[@]}"
 record_sink spk after || exit 1
 wait "$player" || failed=1
 stop_recording

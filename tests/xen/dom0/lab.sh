@@ -86,8 +86,12 @@ start_pulseaudio() {
 }
 
 stop_sound() {
-    kill "${sound_pids[@]}"
-    wait "${sound_pids[@]}"
+    pkill -u ann -x 'pipewire|wireplumber|pipewire-pulse|pulseaudio'
+    wait_for 10 sound_is_gone
+}
+
+sound_is_gone() {
+    ! pgrep -u ann -x 'pipewire|wireplumber|pipewire-pulse|pulseaudio' >/dev/null
 }
 
 # --- the bridge -------------------------------------------------------------------------------------------------------------
