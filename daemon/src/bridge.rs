@@ -108,8 +108,7 @@ impl Bridge {
             let pause = async {
                 match next {
                     Some(next) => {
-                        let left = (next - monotonic_now()).0.max(0).unsigned_abs();
-                        tokio::time::sleep(Duration::from_nanos(left)).await;
+                        tokio::time::sleep((next - monotonic_now()).into()).await;
                     }
                     None => std::future::pending().await,
                 }

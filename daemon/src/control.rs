@@ -1,96 +1,24 @@
 //! All guests and their streams as the user sees them, and what the user may change.
 //!
 //! Everything here answers from memory and at once. Whoever shows it waits for [`Control::changes`] and takes a
-//! [`Snapshot`]; both cost the sound nothing.
+//! [`Control::snapshot`]; both cost the sound nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 use tracing::info;
-use vsnd_pw_module::{Nanos, ServerEvent, ServerInfo, SoundServer, monotonic_now};
+use vsnd_dbus::{BridgeState, Capture, Command, DomainId, DomainState, NodeName, Refusal, StreamId};
+use vsnd_pw_module::{Nanos, ServerEvent, SoundServer, monotonic_now};
 
-use crate::config::Capture;
 use crate::guest::names::{Domain, Place};
-use crate::mixer::{Change, DomainVolume, Identity, Memory, Settings, Volume};
+use crate::mixer::{Change, Identity, Memory, Settings};
 use crate::state::StateFile;
-use crate::stream::{StreamSetup, StreamSnapshot, Strip, lock};
+use crate::stream::{StreamSetup, Strip, lock};
 use crate::xen::DomId;
 
 /// How often a domain may ask for the microphone: a guest must not be able to flood the desktop with questions.
 const ASK_AGAIN: Nanos = Nanos::from_millis(10_000);
-
-/// A change that the user wants.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Command {
-    /// How loud a domain is.
-    SetVolume {
-        /// Which.
-        domain: DomId,
-        /// How loud.
-        volume: Volume,
-    },
-    /// Whether a domain is silent.
-    SetMuted {
-        /// Which.
-        domain: DomId,
-        /// Whether.
-        muted: bool,
-    },
-    /// Whether a domain may record.
-    SetCapture {
-        /// Which.
-        domain: DomId,
-        /// Whether.
-        capture: Capture,
-    },
-    /// Where a stream goes to, or comes from.
-    SetTarget {
-        /// Whose.
-        domain: DomId,
-        /// Which.
-        stream: Place,
-        /// The name of a sink or source; `None` leaves it to the server.
-        target: Option<String>,
-    },
-}
-
-/// A command about something that is not there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Gone {
-    /// No such domain has a sound card.
-    #[error("domain {0} has no sound card")]
-    Domain(DomId),
-    /// The domain has no such stream.
-    #[error("domain {0} has no stream {card}/{pcm}/{stream}", card = .1.card, pcm = .1.pcm, stream = .1.stream)]
-    Stream(DomId, Place),
-}
-
-/// All that there is to show.
-#[derive(Clone, Default)]
-pub struct Snapshot {
-    /// The sound server that answers; `None` while none does.
-    pub server: Option<ServerInfo>,
-    /// The guests that have sound cards, by number.
-    pub domains: Vec<DomainSnapshot>,
-}
-
-/// A guest as others may show it.
-#[derive(Clone)]
-pub struct DomainSnapshot {
-    /// Who it is.
-    pub domain: Domain,
-    /// How loud it is.
-    pub volume: DomainVolume,
-    /// Whether it may record.
-    pub capture: Capture,
-    /// Whether it records, and hears more than silence.
-    pub capture_active: bool,
-    /// How often it asked to record and the user is to be asked: whoever shows it asks when this grows.
-    pub capture_requests: u64,
-    /// The streams of its connected cards.
-    pub streams: Vec<StreamSnapshot>,
-}
 
 /// The controls. Clones share them.
 #[derive(Clone)]
@@ -108,9 +36,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    server: Option<ServerInfo>,
+    /// The sound server that answers, by name and version; `None` while none does.
+    server: Option<String>,
     memory: Memory,
     domains: BTreeMap<DomId, Entry>,
+    /// Domains that the user is to be asked about, and was not yet.
+    asking: BTreeSet<DomId>,
 }
 
 struct Entry {
@@ -118,7 +49,6 @@ struct Entry {
     identity: Option<Identity>,
     settings: Settings,
     asked: Option<Nanos>,
-    requests: u64,
     strips: BTreeMap<Place, Arc<Strip>>,
 }
 
@@ -141,8 +71,8 @@ impl Control {
     /// Carries a command out; when this returns it holds, and the next snapshot shows it.
     ///
     /// # Errors
-    /// [`Gone`].
-    pub fn obey(&self, command: Command) -> Result<(), Gone> {
+    /// [`Refusal::Gone`]: there is no such domain or stream.
+    pub fn obey(&self, command: Command) -> Result<(), Refusal> {
         match command {
             Command::SetVolume { domain, volume } => self.change(domain, Change::Volume(volume)),
             Command::SetMuted { domain, muted } => self.change(domain, Change::Muted(muted)),
@@ -151,10 +81,10 @@ impl Control {
         }
     }
 
-    fn change(&self, id: DomId, change: Change) -> Result<(), Gone> {
+    fn change(&self, id: DomainId, change: Change) -> Result<(), Refusal> {
         let mut state = lock(&self.shared.state);
         let State { domains, memory, .. } = &mut *state;
-        let entry = domains.get_mut(&id).ok_or(Gone::Domain(id))?;
+        let entry = known(id).and_then(|id| domains.get_mut(&id)).ok_or_else(|| no_domain(id))?;
         entry.settings = entry.settings.with(change);
         entry.strips.values().for_each(|strip| strip.set_domain(entry.settings));
         let domain = entry.domain.shown();
@@ -168,10 +98,11 @@ impl Control {
         Ok(())
     }
 
-    fn route(&self, id: DomId, place: Place, target: Option<String>) -> Result<(), Gone> {
+    fn route(&self, id: DomainId, stream: StreamId, target: Option<NodeName>) -> Result<(), Refusal> {
         let state = lock(&self.shared.state);
-        let entry = state.domains.get(&id).ok_or(Gone::Domain(id))?;
-        entry.strips.get(&place).ok_or(Gone::Stream(id, place))?.set_target(target);
+        let entry = known(id).and_then(|id| state.domains.get(&id)).ok_or_else(|| no_domain(id))?;
+        let no_stream = || Refusal::Gone(format!("domain {id} has no stream {stream}"));
+        entry.strips.get(&Place::from(stream)).ok_or_else(no_stream)?.set_target(target);
         drop(state);
         self.shared.changed();
         Ok(())
@@ -183,17 +114,19 @@ impl Control {
     }
 
     /// All that there is to show now.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> BridgeState {
         let state = lock(&self.shared.state);
-        let domains = state.domains.values().map(|entry| DomainSnapshot {
-            domain: entry.domain.clone(),
-            volume: entry.settings.volume,
-            capture: entry.settings.capture,
-            capture_active: entry.strips.values().any(|strip| strip.records()),
-            capture_requests: entry.requests,
-            streams: entry.strips.values().map(|strip| strip.snapshot()).collect(),
-        });
-        Snapshot { server: state.server.clone(), domains: domains.collect() }
+        let domains = state.domains.iter().map(|(id, entry)| (DomainId(id.0.into()), entry.snapshot()));
+        BridgeState {
+            server: state.server.clone().unwrap_or_else(|| "null".to_owned()),
+            domains: domains.collect(),
+        }
+    }
+
+    /// Domains that began to record without being allowed to, and that the user is to be asked about. Each is returned once.
+    pub fn take_capture_requests(&self) -> Vec<DomainId> {
+        let asking = std::mem::take(&mut lock(&self.shared.state).asking);
+        asking.into_iter().map(|id| DomainId(id.0.into())).collect()
     }
 
     // ---- for the main loop ----------------------------------------------------------------------------------------
@@ -206,7 +139,7 @@ impl Control {
             let identity = Identity::of(domain);
             let settings = memory.settings(identity.as_ref(), policy);
             let strips = BTreeMap::new();
-            Entry { domain: domain.clone(), identity, settings, asked: None, requests: 0, strips }
+            Entry { domain: domain.clone(), identity, settings, asked: None, strips }
         });
         drop(state);
         self.shared.changed();
@@ -214,7 +147,10 @@ impl Control {
 
     /// A guest has no card any more.
     pub fn domain_went(&self, id: DomId) {
-        lock(&self.shared.state).domains.remove(&id);
+        let mut state = lock(&self.shared.state);
+        state.domains.remove(&id);
+        state.asking.remove(&id);
+        drop(state);
         self.shared.changed();
     }
 
@@ -265,8 +201,8 @@ impl Control {
             return;
         }
         entry.asked = Some(now);
-        entry.requests += 1;
         let domain = entry.domain.shown();
+        state.asking.insert(id);
         // Not under the lock: whoever reads the log may be slow.
         drop(state);
         info!(%domain, "the guest wants to record and hears silence until you allow it");
@@ -277,7 +213,7 @@ impl Control {
     pub fn server_event(&self, event: &ServerEvent) {
         let mut state = lock(&self.shared.state);
         match event {
-            ServerEvent::Connected(info) => state.server = Some(info.clone()),
+            ServerEvent::Connected(info) => state.server = Some(info.to_string()),
             ServerEvent::Lost(_) => state.server = None,
             // Streams are the same on a server without a sink.
             ServerEvent::Plays(_) => return,
@@ -297,6 +233,30 @@ impl Shared {
     fn changed(&self) {
         self.changed.send_replace(());
     }
+}
+
+impl Entry {
+    fn snapshot(&self) -> DomainState {
+        let streams = self.strips.iter().map(|(place, strip)| (StreamId::from(*place), strip.snapshot()));
+        DomainState {
+            name: self.domain.shown(),
+            uuid: self.domain.clean_uuid(),
+            volume: self.settings.volume.volume,
+            muted: self.settings.volume.muted,
+            capture: self.settings.capture,
+            capture_active: self.strips.values().any(|strip| strip.records()),
+            streams: streams.collect(),
+        }
+    }
+}
+
+/// The domain that a number on the bus can mean.
+fn known(id: DomainId) -> Option<DomId> {
+    id.0.try_into().ok().map(DomId)
+}
+
+fn no_domain(id: DomainId) -> Refusal {
+    Refusal::Gone(format!("domain {id} has no sound card"))
 }
 
 impl State {

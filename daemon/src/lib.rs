@@ -11,6 +11,7 @@ pub mod guest;
 pub mod mixer;
 pub mod realtime;
 pub mod runtime;
+pub mod session_bus;
 pub mod sim;
 pub mod sndif;
 pub mod state;

@@ -2,51 +2,10 @@
 //! says of its stream. Each is kept apart, and volume and mute are two values everywhere. Nothing here does anything.
 
 use serde::{Deserialize, Serialize};
+use vsnd_dbus::{Capture, CubicVolume};
 use vsnd_pw_module::{Direction, UserVolume};
 
-use crate::config::Capture;
 use crate::guest::names::Domain;
-
-/// A domain's volume on the cubic scale of mixers: 0 is silence, 1 leaves the sound as it is, 1.5 is the most. The amplitude
-/// is its cube, so that 0.5 is an eighth.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
-pub struct Volume(f64);
-
-/// A number that is no volume.
-#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
-#[error("{0} is no volume; it is a number from 0.0 to 1.5")]
-pub struct BadVolume(pub f64);
-
-impl Volume {
-    /// The sound as it is.
-    pub const FULL: Self = Self(1.0);
-    const MOST: f64 = 1.5;
-
-    /// The number, 0.0 to 1.5.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-
-    /// The factor by which samples are multiplied.
-    fn amplitude(self) -> f64 {
-        self.0 * self.0 * self.0
-    }
-}
-
-impl TryFrom<f64> for Volume {
-    type Error = BadVolume;
-
-    fn try_from(volume: f64) -> Result<Self, BadVolume> {
-        if (0.0..=Self::MOST).contains(&volume) { Ok(Self(volume)) } else { Err(BadVolume(volume)) }
-    }
-}
-
-impl From<Volume> for f64 {
-    fn from(volume: Volume) -> Self {
-        volume.0
-    }
-}
 
 /// A guest's volume in 0.001 dB, from silence to 0. Never more: with a gain of its own a guest could undo what the host turned
 /// down.
@@ -93,14 +52,14 @@ impl Default for GuestChannel {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DomainVolume {
     /// How loud.
-    pub volume: Volume,
+    pub volume: CubicVolume,
     /// Whether it is silent.
     pub muted: bool,
 }
 
 impl DomainVolume {
     /// What leaves the sound as it is.
-    pub const FULL: Self = Self { volume: Volume::FULL, muted: false };
+    pub const FULL: Self = Self { volume: CubicVolume::FULL, muted: false };
 
     /// What counts for a stream of this direction: a domain's volume is that of its loudspeakers. Who turns a guest down does
     /// not want to be heard worse by it.
@@ -176,7 +135,7 @@ pub struct Memory {
 struct Remembered {
     uuid: Option<String>,
     name: Option<String>,
-    volume: Option<Volume>,
+    volume: Option<CubicVolume>,
     muted: Option<bool>,
     capture: Option<Capture>,
 }
@@ -185,7 +144,7 @@ struct Remembered {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     /// How loud it is.
-    Volume(Volume),
+    Volume(CubicVolume),
     /// Whether it is silent.
     Muted(bool),
     /// Whether it may record.
@@ -198,7 +157,7 @@ impl Memory {
         let found = identity.and_then(|identity| self.find(identity)).map(|index| &self.domain[index]);
         Settings {
             volume: DomainVolume {
-                volume: found.and_then(|found| found.volume).unwrap_or(Volume::FULL),
+                volume: found.and_then(|found| found.volume).unwrap_or(CubicVolume::FULL),
                 muted: found.and_then(|found| found.muted).unwrap_or(false),
             },
             capture: found.and_then(|found| found.capture).unwrap_or(policy),

@@ -97,10 +97,10 @@ fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Capture;
     use crate::guest::names::Domain;
-    use crate::mixer::{Change, Identity, Settings, Volume};
+    use crate::mixer::{Change, Identity, Settings};
     use crate::xen::DomId;
+    use vsnd_dbus::{Capture, CubicVolume};
 
     fn identity() -> Identity {
         let domain = Domain { id: DomId(1), name: Some("work \"1\"".to_owned()), uuid: None };
@@ -116,7 +116,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("not/there/yet/domains.toml");
         let (file, mut memory) = StateFile::open(path.clone());
-        memory.remember(&identity(), Change::Volume(Volume::try_from(0.3).unwrap()));
+        memory.remember(&identity(), Change::Volume(CubicVolume::try_from(0.3).unwrap()));
         file.save(&memory);
         memory.remember(&identity(), Change::Muted(true));
         memory.remember(&identity(), Change::Capture(Capture::Deny));

@@ -91,6 +91,11 @@ pub struct UserVolume {
 }
 
 impl UserVolume {
+    /// The volume of each channel as mixers show it.
+    pub fn cubic(&self) -> Vec<f64> {
+        self.channels.iter().map(|factor| f64::from(*factor).cbrt()).collect()
+    }
+
     /// The factor of one channel. A node that has fewer than its stream has one for all.
     pub fn channel(&self, index: usize) -> f32 {
         self.channels.get(index).or(self.channels.first()).copied().unwrap_or(1.0)

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test from head to foot
 
 mod capture;
-mod daemon;
 mod desktop;
 mod guest;
 #[path = "../sim/machine.rs"]

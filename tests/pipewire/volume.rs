@@ -10,19 +10,13 @@ use vsnd_tests::pipewire::Endpoint;
 use crate::guest::{Desk, Feeder, PATIENCE, eventually, ring, spec, stereo};
 
 /// What the guest plays in both channels.
-pub const LEVEL: i16 = 16_000;
+const LEVEL: i16 = 16_000;
 
 /// Waits until the sink hears the guest's level times these factors.
-pub fn hears(ear: &Endpoint, factors: [f32; 2]) {
+fn hears(ear: &Endpoint, factors: [f32; 2]) {
     let wanted = factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0);
-    ear.wait(PATIENCE, &format!("at {wanted:?}"), |sound| {
-        let frames = sound.samples.get(sound.samples.len().checked_sub(512)?..)?;
-        let steady = frames
-            .chunks_exact(2)
-            .all(|frame| (frame[0] - wanted[0]).abs() < 1e-4 && (frame[1] - wanted[1]).abs() < 1e-4);
-        steady.then_some(())
-    })
-    .unwrap();
+    let what = format!("at {wanted:?}");
+    ear.wait(PATIENCE, &what, |sound| sound.is_at(wanted).then_some(())).unwrap();
 }
 
 #[test]

@@ -4,20 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use vsnd_bridge::config::Capture;
-use vsnd_bridge::control::{Command, Control, DomainSnapshot, Gone};
-use vsnd_bridge::guest::names::Place;
-use vsnd_bridge::mixer::Volume;
+use vsnd_bridge::control::Control;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle};
 use vsnd_bridge::sndif::{Errno, Operation};
 use vsnd_bridge::state::StateFile;
-use vsnd_bridge::xen::DomId;
+use vsnd_dbus::{
+    Capture, Command, CubicVolume, DomainId, DomainState, NodeName, Refusal, StreamId, StreamState,
+};
 use vsnd_pw_module::{Direction, Frames, NullServer, Octets, ServerEvent, UserVolume, VolumeEvent};
 
 use super::machine::{Machine, Running, SOON, Tape, in_real_time};
 
 /// Where the arrays lie: the middle of the buffer.
 const ARRAY: Octets = Octets(8_000);
+const PLAYBACK: StreamId = StreamId { card: 0, pcm: 0, stream: 0 };
 
 fn open(guest: &Running, direction: Direction) -> PcmHandle {
     let pcm = guest.card.open(0, direction).unwrap();
@@ -34,12 +34,21 @@ fn get(pcm: &PcmHandle) -> [i32; 2] {
     [0, 4].map(|at| i32::from_le_bytes(array[at..at + 4].try_into().unwrap()))
 }
 
-fn domain(control: &Control, id: DomId) -> DomainSnapshot {
-    control.snapshot().domains.into_iter().find(|domain| domain.domain.id == id).unwrap()
+/// The guest's number on the bus.
+fn number(guest: &Running) -> DomainId {
+    DomainId(guest.domain.id().0.into())
 }
 
-fn volume(volume: f64) -> Volume {
-    Volume::try_from(volume).unwrap()
+fn domain(control: &Control, id: DomainId) -> DomainState {
+    control.snapshot().domains.remove(&id).unwrap()
+}
+
+fn playback(control: &Control, id: DomainId) -> StreamState {
+    domain(control, id).streams.remove(&PLAYBACK).unwrap()
+}
+
+fn volume(volume: f64) -> CubicVolume {
+    CubicVolume::new(volume).unwrap()
 }
 
 /// The samples of frames of 16000 in both channels, as a node hears them now.
@@ -78,8 +87,6 @@ fn what_a_guest_sets_is_read_back_and_kept_over_its_opens() {
     assert_eq!(get(&pcm), [0, -200_000], "the ends of what a guest may have");
     pcm.exchange(Operation::Mute, ARRAY, &[1, 0]).unwrap();
     assert_eq!(get(&pcm), [0, -200_000], "mute and volume are two values");
-    let stream = &domain(&machine.control, guest.domain.id()).streams[0];
-    assert_eq!(stream.guest.iter().map(|channel| channel.muted).collect::<Vec<_>>(), [true, false]);
     assert_eq!(guest.card.harm(), []);
 }
 
@@ -89,15 +96,15 @@ fn a_guest_reads_the_users_slider_and_its_domains_volume_in_its_own() {
     let guest = machine.guest("work", Kernel::Since2026);
     let pcm = open(&guest, Direction::Playback);
     set(&pcm, [-6_000, 0]);
-    let id = guest.domain.id();
+    let id = number(&guest);
     machine.control.obey(Command::SetVolume { domain: id, volume: volume(0.5) }).unwrap();
     assert_eq!(get(&pcm), [-24_062, -18_062]);
     let client = "vsnd.name.work".to_owned();
     let volume = UserVolume { channels: vec![0.125, 1.0], muted: false };
-    let moved = VolumeEvent { node: "vsnd.work.0.0.0".to_owned(), client, volume: volume.clone() };
+    let moved = VolumeEvent { node: "vsnd.work.0.0.0".to_owned(), client, volume };
     machine.control.server_event(&ServerEvent::Volume(moved));
     assert_eq!(get(&pcm), [-42_124, -18_062]);
-    assert_eq!(domain(&machine.control, id).streams[0].user, Some(volume));
+    assert_eq!(playback(&machine.control, id).volume, [0.5, 1.0]);
     machine.control.obey(Command::SetMuted { domain: id, muted: true }).unwrap();
     assert_eq!(get(&pcm), [-42_124, -18_062], "mute and volume are two values");
 }
@@ -135,7 +142,7 @@ fn all_volumes_are_heard_as_one_product() {
         let tape = Tape::new(256);
         let machine = Machine::start(Arc::new(tape.clone()));
         let guest = machine.guest("work", Kernel::Since2026);
-        let id = guest.domain.id();
+        let id = number(&guest);
         let pcm = open(&guest, Direction::Playback);
         let say = |command| machine.control.obey(command).unwrap();
         say(Command::SetVolume { domain: id, volume: volume(0.5) });
@@ -156,9 +163,9 @@ fn all_volumes_are_heard_as_one_product() {
         assert_eq!(plays(&pcm, &tape), [16_000, 16_000], "exactly");
         say(Command::SetMuted { domain: id, muted: true });
         assert_eq!(plays(&pcm, &tape), [0, 0]);
-        let levels = domain(&machine.control, id).streams[0].open.clone().unwrap();
-        let levels = levels.read(vsnd_pw_module::monotonic_now()).levels;
-        assert_eq!(levels.len(), 2);
+        let reading = (playback(&machine.control, id).probe)();
+        assert_eq!(reading.levels.len(), 2);
+        assert!(reading.position > 9_600, "{reading:?}");
         pcm.close();
         assert_eq!(guest.card.harm(), []);
     });
@@ -178,7 +185,7 @@ fn what_the_user_changed_outlives_the_guest_and_the_bridge() {
     machine.control = remembering();
     machine.start_bridge(Arc::new(tape.clone()), ask);
     let guest = machine.guest("work", Kernel::Since2026);
-    let id = guest.domain.id();
+    let id = number(&guest);
     for command in [
         Command::SetVolume { domain: id, volume: volume(0.5) },
         Command::SetMuted { domain: id, muted: true },
@@ -188,27 +195,30 @@ fn what_the_user_changed_outlives_the_guest_and_the_bridge() {
     }
     let same = |machine: &Machine, id| {
         let domain = domain(&machine.control, id);
-        assert_eq!((domain.volume.volume, domain.volume.muted), (volume(0.5), true));
+        assert_eq!((domain.volume, domain.muted), (volume(0.5), true));
         assert_eq!(domain.capture, Capture::Allow);
     };
     same(&machine, id);
     // The guest reboots.
     machine.xen.destroy(&guest.domain).unwrap();
-    machine.wait_let_go(id);
+    machine.wait_let_go(guest.domain.id());
     let guest = machine.guest("work", Kernel::Since2026);
-    assert_ne!(guest.domain.id(), id);
-    same(&machine, guest.domain.id());
+    assert_ne!(number(&guest), id);
+    same(&machine, number(&guest));
     // Another guest knows nothing of it.
     let other = machine.guest("play", Kernel::Since2026);
-    assert_eq!(domain(&machine.control, other.domain.id()).volume.volume, Volume::FULL);
+    assert_eq!(domain(&machine.control, number(&other)).volume, CubicVolume::FULL);
     // The bridge is started again.
     machine.end_bridge();
     machine.control = remembering();
     machine.start_bridge(Arc::new(tape), ask);
     until("found", || !machine.control.snapshot().domains.is_empty());
-    same(&machine, guest.domain.id());
-    let unknown = Command::SetMuted { domain: DomId(77), muted: true };
-    assert_eq!(machine.control.obey(unknown), Err(Gone::Domain(DomId(77))));
+    same(&machine, number(&guest));
+    for unknown in [DomainId(77), DomainId(0x1_0000 + number(&guest).0)] {
+        let command = Command::SetMuted { domain: unknown, muted: true };
+        let refused = machine.control.obey(command);
+        assert_eq!(refused, Err(Refusal::Gone(format!("domain {unknown} has no sound card"))));
+    }
 }
 
 #[test]
@@ -216,24 +226,23 @@ fn a_stream_is_routed_now_and_when_it_is_opened_again() {
     let tape = Tape::new(256);
     let machine = Machine::start(Arc::new(tape.clone()));
     let guest = machine.guest("work", Kernel::Since2026);
-    let stream = Place { card: 0, pcm: 0, stream: 0 };
     let route = |target: Option<&str>, stream| {
-        let target = target.map(str::to_owned);
-        machine.control.obey(Command::SetTarget { domain: guest.domain.id(), stream, target })
+        let target = target.map(|name| NodeName::new(name).unwrap());
+        machine.control.obey(Command::SetTarget { domain: number(&guest), stream, target })
     };
     let routed = || tape.recordings().last().unwrap().target.lock().unwrap().clone();
     let pcm = open(&guest, Direction::Playback);
     assert_eq!(routed(), None);
-    route(Some("hdmi"), stream).unwrap();
+    route(Some("hdmi"), PLAYBACK).unwrap();
     assert_eq!(routed().as_deref(), Some("hdmi"));
     pcm.close();
     let pcm = open(&guest, Direction::Playback);
     assert_eq!(routed().as_deref(), Some("hdmi"));
-    assert_eq!(domain(&machine.control, guest.domain.id()).streams[0].target.as_deref(), Some("hdmi"));
-    route(None, stream).unwrap();
+    assert_eq!(playback(&machine.control, number(&guest)).target, Some(NodeName::new("hdmi").unwrap()));
+    route(None, PLAYBACK).unwrap();
     assert_eq!(routed(), None);
-    let nowhere = Place { stream: 9, ..stream };
-    assert_eq!(route(None, nowhere), Err(Gone::Stream(guest.domain.id(), nowhere)));
+    let nowhere = StreamId { stream: 9, ..PLAYBACK };
+    assert!(matches!(route(None, nowhere), Err(Refusal::Gone(_))));
     drop(pcm);
 }
 
@@ -259,7 +268,7 @@ fn the_microphone_comes_and_goes_while_a_guest_records() {
             let tape = Tape::new(256);
             let machine = Machine::with_config(Arc::new(tape.clone()), "[default]\ncapture = \"ask\"\n");
             let guest = machine.guest("work", kernel);
-            let id = guest.domain.id();
+            let id = number(&guest);
             let allow = |capture| machine.control.obey(Command::SetCapture { domain: id, capture }).unwrap();
             let pcm = open(&guest, Direction::Capture);
             let silent = |data: &[u8]| data.iter().all(|octet| *octet == 0);
@@ -294,42 +303,45 @@ fn the_microphone_comes_and_goes_while_a_guest_records() {
 fn a_guest_that_records_unallowed_is_asked_for_once_and_not_each_time() {
     let machine = Machine::with_config(Arc::new(NullServer), "[default]\ncapture = \"ask\"\n");
     let guest = machine.guest("work", Kernel::Since2026);
-    let id = guest.domain.id();
-    let requests = || domain(&machine.control, id).capture_requests;
+    let id = number(&guest);
+    let requests = || machine.control.take_capture_requests();
     let changes = machine.control.changes();
     let pcm = open(&guest, Direction::Capture);
-    assert_eq!(requests(), 0);
+    assert_eq!(requests(), []);
     let start = || {
         pcm.start().unwrap();
         pcm.stop();
         pcm.prepare().unwrap();
     };
     start();
-    assert_eq!(requests(), 1);
     assert!(changes.has_changed().unwrap());
+    assert_eq!(requests(), [id]);
     (0..20).for_each(|_| start());
-    assert_eq!(requests(), 1, "it was asked a moment ago");
+    assert_eq!(requests(), [], "it was asked a moment ago");
     machine.control.obey(Command::SetCapture { domain: id, capture: Capture::Deny }).unwrap();
     start();
-    assert_eq!(requests(), 1);
+    assert_eq!(requests(), []);
     let other = machine.guest("denied", Kernel::Since2026);
-    machine.control.obey(Command::SetCapture { domain: other.domain.id(), capture: Capture::Deny }).unwrap();
+    machine.control.obey(Command::SetCapture { domain: number(&other), capture: Capture::Deny }).unwrap();
     let pcm = open(&other, Direction::Capture);
     pcm.start().unwrap();
-    assert_eq!(domain(&machine.control, other.domain.id()).capture_requests, 0, "the user has said no");
+    assert_eq!(requests(), [], "the user has said no");
 }
 
 #[test]
-fn a_guests_volume_outlives_the_bridge_before() {
-    let mut machine = Machine::start(Arc::new(NullServer));
-    let guest = machine.guest("work", Kernel::Since2026);
-    let pcm = open(&guest, Direction::Playback);
-    set(&pcm, [-6_021, -40_000]);
-    pcm.exchange(Operation::Mute, ARRAY, &[0, 1]).unwrap();
-    machine.end_bridge();
-    machine.control = Control::default();
-    machine.start_bridge(Arc::new(NullServer), super::machine::POLICY);
-    assert_eq!(get(&pcm), [-6_021, -40_000]);
-    let stream = &domain(&machine.control, guest.domain.id()).streams[0];
-    assert_eq!(stream.guest.iter().map(|channel| channel.muted).collect::<Vec<_>>(), [false, true]);
+fn a_guests_volume_and_mute_outlive_the_bridge_before() {
+    in_real_time(|| {
+        let tape = Tape::new(256);
+        let mut machine = Machine::start(Arc::new(tape.clone()));
+        let guest = machine.guest("work", Kernel::Since2026);
+        let pcm = open(&guest, Direction::Playback);
+        set(&pcm, [-20_000, -40_000]);
+        pcm.exchange(Operation::Mute, ARRAY, &[0, 1]).unwrap();
+        machine.end_bridge();
+        machine.control = Control::default();
+        machine.start_bridge(Arc::new(tape.clone()), super::machine::POLICY);
+        assert_eq!(get(&pcm), [-20_000, -40_000]);
+        pcm.write(&16_000i16.to_le_bytes().repeat(2 * 9_600)).unwrap();
+        assert_eq!(plays(&pcm, &tape), [1_600, 0]);
+    });
 }

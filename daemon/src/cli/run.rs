@@ -10,10 +10,12 @@ use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::runtime::{Records, RuntimeError};
+use vsnd_bridge::session_bus;
 use vsnd_bridge::state::StateFile;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
+use zbus::Connection;
 
 use super::RunArgs;
 use super::signals::Asked;
@@ -28,6 +30,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     };
     let records = Arc::new(records()?);
     let control = control();
+    // Before anything of a guest is touched: one bridge serves a session.
+    session_bus::serve(control.clone(), Connection::session)?;
     let told = control.clone();
     let server = args.service.server.start(move |event| {
         told.server_event(&event);

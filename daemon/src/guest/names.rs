@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use vsnd_dbus::StreamId;
 use vsnd_pw_module::{Client, Direction};
 
 use crate::xen::DomId;
@@ -33,6 +34,18 @@ pub struct Place {
     pub pcm: u32,
     /// The stream's index on the PCM.
     pub stream: u32,
+}
+
+impl From<StreamId> for Place {
+    fn from(StreamId { card, pcm, stream }: StreamId) -> Self {
+        Self { card, pcm, stream }
+    }
+}
+
+impl From<Place> for StreamId {
+    fn from(Place { card, pcm, stream }: Place) -> Self {
+        Self { card, pcm, stream }
+    }
 }
 
 /// The texts of a [`NodeSpec`](vsnd_pw_module::NodeSpec).

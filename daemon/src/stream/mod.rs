@@ -13,5 +13,5 @@ pub use events::EventWriter;
 pub use pacer::{Cadence, Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};
 pub use record::{Disbelief, Incarnation, Left, Record};
-pub use strip::{OpenSnapshot, Reading, Run, StreamSnapshot, Strip};
+pub use strip::Strip;
 pub use voice::Signals;

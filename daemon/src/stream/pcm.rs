@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use tracing::{debug, info, warn};
+use vsnd_dbus::Run;
 use vsnd_pw_module::{
     Access, Direction, Frames, Nanos, Octets, Pages, PcmRing, SoundServer, StreamFormat, monotonic_now,
 };
@@ -11,7 +12,7 @@ use vsnd_pw_module::{
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
 use super::record::{Disbelief, Left, Record};
-use super::strip::{Run, Strip};
+use super::strip::Strip;
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::DomainPolicy;
 use crate::control::Control;

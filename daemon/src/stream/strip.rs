@@ -5,17 +5,18 @@
 
 use std::sync::{Arc, Mutex};
 
+use vsnd_dbus::{Capture, NodeName, OpenStream, Reading, Run, StreamState};
 use vsnd_pw_module::{
-    Client, Direction, Frames, Nanos, Node, NodeSpec, NodeState, PcmRing, Role, SoundServer, StreamFormat,
-    UserVolume,
+    Client, Direction, Frames, Nanos, Node, NodeSpec, NodeState, PcmRing, Role, SoundServer, Timing,
+    UserVolume, monotonic_now,
 };
 
 use super::pacer::{SharedVoice, lock};
 use super::pcm::StreamSetup;
-use super::voice::Voice;
-use crate::config::Capture;
+use super::voice::{Gauges, Voice};
 use crate::guest::names::{NodeNames, Place};
 use crate::mixer::{self, DomainVolume, GuestChannel, Settings};
+use crate::sndif::PcmFormat;
 
 /// Told whenever something changed that others may show.
 pub type Changed = Arc<dyn Fn() + Send + Sync>;
@@ -40,13 +41,13 @@ struct State {
     guest: Vec<GuestChannel>,
     /// The user's slider, as the server told it last.
     user: Option<UserVolume>,
-    target: Option<String>,
+    target: Option<NodeName>,
     open: Option<Open>,
 }
 
 struct Open {
     ring: Arc<PcmRing>,
-    voice: SharedVoice,
+    gauges: Arc<Gauges>,
     /// Zero: the guest asked for no events.
     period: Frames,
     run: Run,
@@ -55,84 +56,24 @@ struct Open {
     node_state: Option<NodeState>,
 }
 
-/// Whether an open stream runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// Not started, or stopped.
-    Stopped,
-    /// Between START and STOP.
-    Running,
-    /// Between PAUSE and RESUME.
-    Paused,
-}
-
-/// A stream as others may show it.
-#[derive(Clone)]
-pub struct StreamSnapshot {
-    /// Where it is.
-    pub place: Place,
-    /// Playback or capture.
-    pub direction: Direction,
-    /// The name of its node.
-    pub node_name: String,
-    /// The user's slider; `None` as long as no server told of it.
-    pub user: Option<UserVolume>,
-    /// What the guest set, for each channel of its last OPEN.
-    pub guest: Vec<GuestChannel>,
-    /// The sink or source to which it is routed; `None` leaves it to the server.
-    pub target: Option<String>,
-    /// What is known while the guest has it open.
-    pub open: Option<OpenSnapshot>,
-}
-
-/// An open stream as others may show it.
-#[derive(Clone)]
-pub struct OpenSnapshot {
-    /// The shape of its frames.
-    pub format: StreamFormat,
-    /// The guest's buffer.
-    pub buffer: Frames,
-    /// The guest's period; zero where it asked for no events.
-    pub period: Frames,
-    /// Whether it runs.
-    pub run: Run,
-    /// What the server said of its node last; `None` where it has none.
-    pub node: Option<NodeState>,
+/// What changes with every cycle of an open stream: read at any time, also after the stream was closed, and without a lock.
+struct Meters {
     ring: Arc<PcmRing>,
-    voice: SharedVoice,
+    gauges: Arc<Gauges>,
 }
 
-/// What changes with every cycle.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reading {
-    /// The position that the guest was told.
-    pub position: Frames,
-    /// By how many frames it is ahead of the sound.
-    pub ahead: i64,
-    /// From the ring to the ear, or from the microphone into the ring.
-    pub latency: Nanos,
-    /// How often the guest had nothing to play.
-    pub underruns: u64,
-    /// How often the server's graph ran without the node.
-    pub missed_cycles: u64,
-    /// Each channel's greatest sample of late, of a full scale of 1.
-    pub levels: Vec<f32>,
-}
-
-impl OpenSnapshot {
-    /// What changes, at `now`: at any time, also after the stream was closed.
-    pub fn read(&self, now: Nanos) -> Reading {
-        let latency = self
-            .ring
-            .timing()
-            .map_or(0, |timing| timing.heard.abs_diff(i64::try_from(timing.given.0).unwrap_or(i64::MAX)));
+impl Meters {
+    fn read(&self, now: Nanos) -> Reading {
+        let Self { ring, gauges } = self;
+        let rate = ring.format().rate();
+        let way = |timing: Timing| timing.heard.abs_diff(i64::try_from(timing.given.0).unwrap_or(i64::MAX));
         Reading {
-            position: self.ring.told(),
-            ahead: lock(&self.voice).offset(),
-            latency: Frames(latency).duration(self.format.rate()),
-            underruns: self.ring.underruns(),
-            missed_cycles: self.ring.missed_cycles(),
-            levels: self.ring.levels(now),
+            position: ring.told().0,
+            position_error_usec: gauges.ahead() * 1_000_000 / i64::from(rate),
+            latency: Frames(ring.timing().map_or(0, way)).duration(rate).into(),
+            underruns: ring.underruns() + ring.missed_cycles(),
+            overruns: gauges.overruns(),
+            levels: ring.levels(now).into_iter().map(f64::from).collect(),
         }
     }
 }
@@ -196,9 +137,12 @@ impl Strip {
         state.guest.resize(ring.format().channels().into(), GuestChannel::default());
         ring.set_gain(&mixer::factors(state.domain, &state.guest));
         let node = self.show(&state, ring, period);
-        let begun = begin(&mut lock(voice), node.is_some());
-        let (ring, voice) = (Arc::clone(ring), Arc::clone(voice));
-        state.open = Some(Open { ring, voice, period, run: Run::Stopped, node, node_state: None });
+        let (begun, gauges) = {
+            let mut voice = lock(voice);
+            (begin(&mut voice, node.is_some()), voice.gauges())
+        };
+        let ring = Arc::clone(ring);
+        state.open = Some(Open { ring, gauges, period, run: Run::Stopped, node, node_state: None });
         drop(state);
         (self.changed)();
         begun
@@ -275,11 +219,11 @@ impl Strip {
     }
 
     /// Routes the stream's node, the present one and those to come.
-    pub fn set_target(&self, target: Option<String>) {
+    pub fn set_target(&self, target: Option<NodeName>) {
         let mut state = lock(&self.state);
         state.target.clone_from(&target);
         if let Some(node) = state.open.as_ref().and_then(|open| open.node.as_ref()) {
-            node.set_target(target);
+            node.set_target(target.map(String::from));
         }
     }
 
@@ -303,7 +247,7 @@ impl Strip {
         };
         let node = self.server.open(spec, Arc::clone(ring))?;
         if let Some(target) = &state.target {
-            node.set_target(Some(target.clone()));
+            node.set_target(Some(target.clone().into()));
         }
         Some(node)
     }
@@ -337,25 +281,49 @@ impl Strip {
     }
 
     /// The stream as others may show it.
-    pub fn snapshot(&self) -> StreamSnapshot {
+    pub fn snapshot(&self) -> StreamState {
         let state = lock(&self.state);
-        let open = state.open.as_ref().map(|open| OpenSnapshot {
-            format: open.ring.format(),
-            buffer: open.ring.buffer(),
-            period: open.period,
-            run: open.run,
-            node: open.node_state.clone(),
-            ring: Arc::clone(&open.ring),
-            voice: Arc::clone(&open.voice),
-        });
-        StreamSnapshot {
-            place: self.place,
-            direction: self.direction,
+        let user = state.user.as_ref();
+        StreamState {
+            direction: match self.direction {
+                Direction::Playback => vsnd_dbus::Direction::Playback,
+                Direction::Capture => vsnd_dbus::Direction::Capture,
+            },
+            open: state.open.as_ref().map(Open::snapshot),
+            volume: user.map_or_else(Vec::new, UserVolume::cubic),
+            muted: user.is_some_and(|user| user.muted),
             node_name: self.names.name.clone(),
-            user: state.user.clone(),
-            guest: state.guest.clone(),
+            node_id: state.open.as_ref().and_then(Open::node_id),
             target: state.target.clone(),
-            open,
+            probe: match &state.open {
+                None => Arc::new(Reading::default),
+                Some(Open { ring, gauges, .. }) => {
+                    let meters = Meters { ring: Arc::clone(ring), gauges: Arc::clone(gauges) };
+                    Arc::new(move || meters.read(monotonic_now()))
+                }
+            },
+        }
+    }
+}
+
+impl Open {
+    fn snapshot(&self) -> OpenStream {
+        let format = self.ring.format();
+        OpenStream {
+            run: self.run,
+            format: PcmFormat::of_sample(format.sample()).map_or("", PcmFormat::name).to_owned(),
+            rate: format.rate(),
+            channels: format.channels().into(),
+            period_frames: self.period.0.try_into().unwrap_or(u32::MAX),
+            buffer_frames: self.ring.buffer().0.try_into().unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The server's number for the node.
+    fn node_id(&self) -> Option<u32> {
+        match self.node_state {
+            Some(NodeState::Idle { id } | NodeState::Running { id }) => Some(id),
+            _ => None,
         }
     }
 }
