@@ -186,6 +186,7 @@ impl Bridge {
     fn remove(&mut self, id: DeviceId) {
         self.due.remove(&id);
         let Some(device) = self.devices.remove(&id) else { return };
+        self.context.control.card_went(id);
         if self.devices.keys().all(|other| other.frontend != id.frontend) {
             self.context.control.domain_went(id.frontend);
         }
@@ -217,7 +218,9 @@ async fn keep_saved(control: &Control) {
     // Never ends: the sender lives as long as `control`.
     while unsaved.wait_for(|unsaved| *unsaved).await.is_ok() {
         tokio::time::sleep(SAVE_AFTER).await;
-        control.save();
+        let control = control.clone();
+        // What it died of is in its own message; the next change is saved all the same.
+        let _ = tokio::task::spawn_blocking(move || control.save()).await;
     }
 }
 

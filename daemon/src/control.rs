@@ -11,6 +11,7 @@ use tracing::info;
 use vsnd_dbus::{BridgeState, Capture, Command, DomainId, DomainState, NodeName, Refusal, StreamId};
 use vsnd_pw_module::{Nanos, ServerEvent, SoundServer, monotonic_now};
 
+use crate::guest::DeviceId;
 use crate::guest::names::{Domain, Place};
 use crate::mixer::{Change, Identity, Memory, Settings};
 use crate::state::StateFile;
@@ -141,6 +142,16 @@ impl Control {
             let strips = BTreeMap::new();
             Entry { domain: domain.clone(), identity, settings, asked: None, strips }
         });
+        drop(state);
+        self.shared.changed();
+    }
+
+    /// A card was removed, and its streams with it.
+    pub fn card_went(&self, card: DeviceId) {
+        let mut state = lock(&self.shared.state);
+        if let Some(entry) = state.domains.get_mut(&card.frontend) {
+            entry.strips.retain(|place, _| place.card != card.device);
+        }
         drop(state);
         self.shared.changed();
     }

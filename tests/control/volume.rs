@@ -102,10 +102,10 @@ fn others_on_the_bus_set_and_read_it_and_are_told() {
         desk.on_bus(async {
             while let Some(event) = events.next().await {
                 match event {
-                    Event::Changed { object: Object::Domain(id), properties } if id == desk.id() => {
-                        if properties.contains_key(property) {
-                            return;
-                        }
+                    Event::Changed { object: Object::Domain(id), properties }
+                        if id == desk.id() && properties.contains_key(property) =>
+                    {
+                        return;
                     }
                     _ => (),
                 }

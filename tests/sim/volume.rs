@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use vsnd_bridge::control::Control;
+use vsnd_bridge::sim::Card;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle};
 use vsnd_bridge::sndif::{Errno, Operation};
 use vsnd_bridge::state::StateFile;
@@ -244,6 +245,21 @@ fn a_stream_is_routed_now_and_when_it_is_opened_again() {
     let nowhere = StreamId { stream: 9, ..PLAYBACK };
     assert!(matches!(route(None, nowhere), Err(Refusal::Gone(_))));
     drop(pcm);
+}
+
+#[test]
+fn a_removed_cards_streams_are_gone_and_the_others_stay() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let guest = machine.guest("work", Kernel::Since2026);
+    let id = number(&guest);
+    let cards = || {
+        let streams = domain(&machine.control, id).streams;
+        streams.keys().map(|stream| stream.card).collect::<std::collections::BTreeSet<_>>()
+    };
+    let second = machine.xen.attach(&guest.domain, super::machine::DOM0, &Card::simple()).unwrap();
+    until("connected", || cards() == [0, second.device].into());
+    assert!(machine.xen.detach(&second).unwrap());
+    until("gone", || cards() == [0].into());
 }
 
 /// Reads 30 ms.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vsnd_bridge::config::Config;
+use vsnd_bridge::config::{Capture, Config};
 
 /// The end of every help text.
 const ENVIRONMENT: &str = "\

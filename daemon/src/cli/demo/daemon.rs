@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
-use vsnd_bridge::config::Config;
+use vsnd_bridge::config::{Capture, Config};
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::Hypervisor;
