@@ -10,6 +10,7 @@ use tracing::{error, info};
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::guest::names::Domain;
 use crate::guest::{Connection, Device, DeviceContext, DeviceId, Outcome};
 use crate::stream::lock;
@@ -18,6 +19,9 @@ use crate::xen::{DomId, Nodes, StoreError, Watch};
 /// How long the last requests of a removed card are answered while its guest lets go: an application that plays sends
 /// STOP and CLOSE then, and would hang for 3 s on each without an answer.
 const LAST_REQUESTS: Nanos = Nanos::from_millis(5_000);
+
+/// How long after a change of the user's it is saved.
+const SAVE_AFTER: Duration = Duration::from_millis(200);
 
 /// The bridge: every card of every guest of this domain.
 pub struct Bridge {
@@ -87,6 +91,16 @@ impl Bridge {
     /// # Errors
     /// [`StoreError::Disconnected`]: XenStore itself is gone.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
+        let control = self.context.control.clone();
+        let ended = tokio::select! {
+            ended = self.serve(shutdown) => ended,
+            () = keep_saved(&control) => Ok(()),
+        };
+        control.save();
+        ended
+    }
+
+    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
         let changes = Arc::clone(&self.changes);
         tokio::pin!(shutdown);
         loop {
@@ -94,8 +108,7 @@ impl Bridge {
             let pause = async {
                 match next {
                     Some(next) => {
-                        let left = (next - monotonic_now()).0.max(0).unsigned_abs();
-                        tokio::time::sleep(Duration::from_nanos(left)).await;
+                        tokio::time::sleep((next - monotonic_now()).into()).await;
                     }
                     None => std::future::pending().await,
                 }
@@ -156,6 +169,7 @@ impl Bridge {
                 });
             };
             info!(domain = %domain.shown(), device = %id, "found a sound card");
+            self.context.control.domain_came(&domain, policy.capture);
             match Device::new(&self.context, id, domain, policy, changed) {
                 Ok(device) => {
                     self.devices.insert(id, device);
@@ -172,6 +186,10 @@ impl Bridge {
     fn remove(&mut self, id: DeviceId) {
         self.due.remove(&id);
         let Some(device) = self.devices.remove(&id) else { return };
+        self.context.control.card_went(id);
+        if self.devices.keys().all(|other| other.frontend != id.frontend) {
+            self.context.control.domain_went(id.frontend);
+        }
         self.context.records.retain(|card| card != id);
         info!(domain = %device.domain().shown(), device = %id, "the sound card was removed");
         if let Some(connection) = device.into_connection() {
@@ -191,6 +209,18 @@ impl Bridge {
             }
         });
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Saves what the user changes, a moment after it: a slider that is drawn changes many times a second.
+async fn keep_saved(control: &Control) {
+    let mut unsaved = control.unsaved();
+    // Never ends: the sender lives as long as `control`.
+    while unsaved.wait_for(|unsaved| *unsaved).await.is_ok() {
+        tokio::time::sleep(SAVE_AFTER).await;
+        let control = control.clone();
+        // What it died of is in its own message; the next change is saved all the same.
+        let _ = tokio::task::spawn_blocking(move || control.save()).await;
     }
 }
 

@@ -6,10 +6,14 @@
 
 pub mod bridge;
 pub mod config;
+pub mod control;
 pub mod guest;
+pub mod mixer;
 pub mod realtime;
 pub mod runtime;
+pub mod session_bus;
 pub mod sim;
 pub mod sndif;
+pub mod state;
 pub mod stream;
 pub mod xen;

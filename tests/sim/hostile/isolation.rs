@@ -36,6 +36,8 @@ impl Node for Bomb {
     }
 
     fn stop(&self) {}
+
+    fn set_target(&self, _: Option<String>) {}
 }
 
 #[test]
