@@ -111,12 +111,16 @@ install: $(PROGRAMS)
 	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
 	install -D -m 644 -t $(DESTDIR)$(SYSUSERSDIR) contrib/sysusers.d/vsnd-bridge.conf
 	install -D -m 644 -t $(DESTDIR)$(DBUSDIR)/interfaces dbus/org.vsnd.Bridge1*.xml
+	install -d $(DESTDIR)$(DBUSDIR)/services
+	sed 's|/usr/bin/|$(BINDIR)/|' contrib/dbus/org.vsnd.Bridge1.service \
+		> $(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service
+	chmod 644 $(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service
 	install -D -m 644 -t $(DESTDIR)$(MANDIR) contrib/man/vsnd-bridge.1 contrib/man/vsndctl.1
 	install -D -m 644 contrib/completions/vsndctl.bash $(DESTDIR)$(BASHDIR)/vsndctl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_vsndctl
 	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/vsndctl.fish
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg docs/*.png
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
 	install -D -m 755 -t $(DESTDIR)$(DOCDIR)/examples contrib/examples/vsnd-ask-capture
@@ -132,6 +136,7 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/vsnd-bridge $(DESTDIR)$(BINDIR)/vsndctl $(DESTDIR)$(UNITDIR)/vsnd-bridge.service \
 		$(DESTDIR)$(UDEVDIR)/70-vsnd-bridge.rules $(DESTDIR)$(SYSUSERSDIR)/vsnd-bridge.conf \
 		$(DESTDIR)$(DBUSDIR)/interfaces/org.vsnd.Bridge1*.xml \
+		$(DESTDIR)$(DBUSDIR)/services/org.vsnd.Bridge1.service \
 		$(DESTDIR)$(MANDIR)/vsnd-bridge.1 $(DESTDIR)$(MANDIR)/vsndctl.1 $(DESTDIR)$(BASHDIR)/vsndctl \
 		$(DESTDIR)$(ZSHDIR)/_vsndctl $(DESTDIR)$(FISHDIR)/vsndctl.fish
 	rm -rf $(DESTDIR)$(DOCDIR)

@@ -11,6 +11,7 @@ use tracing::{error, info};
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use crate::config::Config;
+use crate::control::Control;
 use crate::guest::names::Domain;
 use crate::guest::{self, Account, Connection, Delay, Device, DeviceContext, DeviceId, Outcome, Total};
 use crate::stream::lock;
@@ -22,6 +23,8 @@ const LAST_REQUESTS: Nanos = Nanos::from_millis(5_000);
 
 /// A guest that changes its states too often is not listened to for so long beyond its debt: time to come to rest.
 const DEAF: Nanos = Nanos::from_millis(1_000);
+/// How long after a change of the user's it is saved.
+const SAVE_AFTER: Duration = Duration::from_millis(200);
 
 /// The bridge: every card of every guest of this domain.
 pub struct Bridge {
@@ -107,6 +110,16 @@ impl Bridge {
     /// # Errors
     /// [`StoreError::Disconnected`]: XenStore itself is gone.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
+        let control = self.context.control.clone();
+        let ended = tokio::select! {
+            ended = self.serve(shutdown) => ended,
+            () = keep_saved(&control) => Ok(()),
+        };
+        control.save();
+        ended
+    }
+
+    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), StoreError> {
         let changes = Arc::clone(&self.changes);
         tokio::pin!(shutdown);
         loop {
@@ -114,8 +127,7 @@ impl Bridge {
             let pause = async {
                 match next {
                     Some(next) => {
-                        let left = (next - monotonic_now()).0.max(0).unsigned_abs();
-                        tokio::time::sleep(Duration::from_nanos(left)).await;
+                        tokio::time::sleep((next - monotonic_now()).into()).await;
                     }
                     None => std::future::pending().await,
                 }
@@ -185,8 +197,7 @@ impl Bridge {
     fn give_up(&mut self, id: DeviceId) -> Result<(), StoreError> {
         error!(device = %id, "the sound card is closed by a fault of the bridge, until it is attached anew; please report it");
         self.given_up.insert(id);
-        self.context.records.retain(|card| card != id);
-        let device = self.devices.remove(&id);
+        let device = self.forget(id);
         // What broke may break again.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(device)));
         let closed = catch_unwind(AssertUnwindSafe(|| guest::close(&self.context, id)));
@@ -231,6 +242,7 @@ impl Bridge {
             });
         };
         info!(domain = %domain.shown(), device = %id, "found a sound card");
+        self.context.control.domain_came(&domain, policy.capture);
         let account = self.accounts.get(&id.frontend).and_then(Weak::upgrade).unwrap_or_else(|| {
             let account = Account::new(domain.shown(), policy.limits, &self.total);
             self.accounts.insert(id.frontend, Arc::downgrade(&account));
@@ -242,13 +254,23 @@ impl Bridge {
     }
 
     fn remove(&mut self, id: DeviceId) {
-        self.due.remove(&id);
-        let Some(device) = self.devices.remove(&id) else { return };
-        self.context.records.retain(|card| card != id);
+        let Some(device) = self.forget(id) else { return };
         info!(domain = %device.domain().shown(), device = %id, "the sound card was removed");
         if let Some(connection) = device.into_connection() {
             self.leaving.push((id.frontend, connection, monotonic_now() + LAST_REQUESTS));
         }
+    }
+
+    /// A card that is served no more, unless it never was.
+    fn forget(&mut self, id: DeviceId) -> Option<Device> {
+        self.due.remove(&id);
+        let device = self.devices.remove(&id);
+        self.context.control.card_went(id);
+        if self.devices.keys().all(|other| other.frontend != id.frontend) {
+            self.context.control.domain_went(id.frontend);
+        }
+        self.context.records.retain(|card| card != id);
+        device
     }
 
     /// Ends connections of removed cards whose guest is gone or had time enough.
@@ -263,6 +285,18 @@ impl Bridge {
             }
         });
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Saves what the user changes, a moment after it: a slider that is drawn changes many times a second.
+async fn keep_saved(control: &Control) {
+    let mut unsaved = control.unsaved();
+    // Never ends: the sender lives as long as `control`.
+    while unsaved.wait_for(|unsaved| *unsaved).await.is_ok() {
+        tokio::time::sleep(SAVE_AFTER).await;
+        let control = control.clone();
+        // What it died of is in its own message; the next change is saved all the same.
+        let _ = tokio::task::spawn_blocking(move || control.save()).await;
     }
 }
 

@@ -38,24 +38,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+pub use vsnd_dbus::Capture;
 use vsnd_pw_module::Role;
 use wildmatch::WildMatch;
 
 use limits::LimitKeys;
 pub use limits::{GuestLimits, TotalLimits};
-
-/// Whether a domain may record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Capture {
-    /// It records.
-    Allow,
-    /// It records silence until the user allows it.
-    #[default]
-    Ask,
-    /// It records silence.
-    Deny,
-}
 
 /// What the policy says of one domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

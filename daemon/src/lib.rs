@@ -9,10 +9,14 @@ compile_error!("one guest's fault would end every guest's sound: build with pani
 
 pub mod bridge;
 pub mod config;
+pub mod control;
 pub mod guest;
+pub mod mixer;
 pub mod realtime;
 pub mod runtime;
+pub mod session_bus;
 pub mod sim;
 pub mod sndif;
+pub mod state;
 pub mod stream;
 pub mod xen;

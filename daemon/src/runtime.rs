@@ -22,8 +22,8 @@ use crate::xen::DomId;
 
 /// Octets of a record's file: a page.
 const PAGE: usize = 4096;
-/// A bridge that was killed holds its lock until the kernel has taken it apart.
-const PREDECESSOR: Duration = Duration::from_secs(2);
+/// A bridge that was killed holds its lock, and its name on the session bus, until the kernel has taken it apart.
+pub const PREDECESSOR: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(2);
 
 /// Why the runtime directory can't be used.

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A volume on the cubic scale of mixers: 0.0 is silence, 1.0 leaves the sound as it is, 1.5 is the most. The amplitude is the
 /// cube of it, so that 0.5 is an eighth.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64")]
 pub struct CubicVolume(f64);
 
 /// A number that is no volume.
@@ -38,6 +39,19 @@ impl CubicVolume {
     pub const fn get(self) -> f64 {
         self.0
     }
+
+    /// The factor by which samples are multiplied, 0.0 to 3.375.
+    pub const fn amplitude(self) -> f64 {
+        self.0 * self.0 * self.0
+    }
+}
+
+impl TryFrom<f64> for CubicVolume {
+    type Error = InvalidVolume;
+
+    fn try_from(volume: f64) -> Result<Self, InvalidVolume> {
+        Self::new(volume)
+    }
 }
 
 /// A word that isn't one of those that a property can have.
@@ -52,7 +66,7 @@ pub struct InvalidWord {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ } = $known:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "lowercase")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)+
@@ -88,10 +102,12 @@ macro_rules! words {
 
 words! {
     /// Whether a domain may record.
+    #[derive(Default)]
     Capture {
         /// It records.
         Allow = "allow",
         /// It records silence until the user allows it, and the user is asked.
+        #[default]
         Ask = "ask",
         /// It records silence.
         Deny = "deny",
@@ -134,6 +150,12 @@ impl NodeName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<NodeName> for String {
+    fn from(name: NodeName) -> Self {
+        name.0
     }
 }
 

@@ -56,6 +56,12 @@ impl<C> Clients<C> {
         self.known.values().map(|known| (&known.client, &known.connection))
     }
 
+    /// All connections, with their clients.
+    #[cfg(feature = "pulseaudio")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&Client, &mut C)> {
+        self.known.values_mut().map(|known| (&known.client, &mut known.connection))
+    }
+
     /// Drops the connections that are not to be kept.
     #[cfg(feature = "pulseaudio")]
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&Client, &C) -> bool) {

@@ -32,12 +32,14 @@ pub(crate) struct Opened {
 }
 
 /// What a handle asks of its node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// The stream starts.
     Start,
     /// The stream stopped.
     Stop,
+    /// To be routed to this sink or source, or as the server likes.
+    Target(Option<String>),
     /// The handle is gone.
     Release,
 }
@@ -108,6 +110,10 @@ impl Node for Handle {
 
     fn stop(&self) {
         (self.post)(Command::Node(self.key, Order::Stop));
+    }
+
+    fn set_target(&self, target: Option<String>) {
+        (self.post)(Command::Node(self.key, Order::Target(target)));
     }
 }
 

@@ -12,9 +12,11 @@ mod activity;
 mod backoff;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod clients;
+mod codec;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod convert;
 mod format;
+mod gain;
 #[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
 mod handle;
 #[cfg(all(test, loom))]
@@ -44,6 +46,7 @@ pub use pages::{Access, Counters, OutOfRange, Pages};
 pub use ring::{Attachment, Direction, PcmRing, RingClosed, Stopped};
 pub use server::{
     Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
+    UserVolume, VolumeEvent,
 };
 pub use switch::{Presence, Switch, prefer};
 pub use timing::Timing;

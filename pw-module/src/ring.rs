@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use crate::gain::{Gains, Meter};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, yield_now};
 use crate::timing::Snapshot;
 use crate::units::{Frames, Nanos, Octets};
@@ -57,9 +58,14 @@ pub struct PcmRing {
     underruns: AtomicU64,
     missed_cycles: AtomicU64,
     timing: Snapshot,
+    gains: Gains,
+    meter: Meter,
 }
 
 const CLOSED: u32 = 1 << 31;
+
+/// Octets that the longest frame has at most: 255 channels of 8.
+const LONGEST_FRAME: usize = 2048;
 
 // SAFETY: `pages` is the only part that isn't Sync by itself. It is read only by accesses counted in `gate`, and taken
 // out only by `close`, which first turns new accesses away and then waits until none is under way.
@@ -92,6 +98,8 @@ impl PcmRing {
             underruns: AtomicU64::new(0),
             missed_cycles: AtomicU64::new(0),
             timing: Snapshot::default(),
+            gains: Gains::new(format.channels()),
+            meter: Meter::new(format.channels()),
         }
     }
 
@@ -163,6 +171,12 @@ impl PcmRing {
         self.timing.load()
     }
 
+    /// Each channel's greatest sample of the last 100 to 200 ms before `now`, of a full scale of 1: with the gain of this
+    /// ring, and without the user's slider at the server.
+    pub fn levels(&self, now: Nanos) -> Vec<f32> {
+        self.meter.levels(now)
+    }
+
     // ---- the stream's side ----------------------------------------------------------------------------------------
 
     /// START: the converter runs from the present position, which lies at ring offset 0.
@@ -204,6 +218,12 @@ impl PcmRing {
         let written = self.written();
         let end = resolve_write(self.buffer, written, known, offset, length);
         self.marks.set_written(end.max(written));
+    }
+
+    /// Sets the factor by which each channel is multiplied, as an amplitude. A change is a slope of 10 ms or of the cycle if
+    /// that is shorter; a run begins with the factors as they are.
+    pub fn set_gain(&self, factors: &[f32]) {
+        self.gains.set(factors);
     }
 
     /// CLOSE: takes the memory away from readers, waiting for a copy under way (microseconds), and unmaps it. A reader
@@ -291,6 +311,11 @@ impl PcmRing {
                 let _ = pages.read(ring_offset, part);
             }
         }
+        if cursor.fresh {
+            self.gains.settle();
+        }
+        self.meter.turn(now);
+        self.gains.apply_to_guest(self.format, sound, &self.meter);
         self.format.fill_silence(silence);
         self.advance(cursor, moved, moved - ready);
         Some(first_of(cursor, moved, frames))
@@ -316,13 +341,35 @@ impl PcmRing {
         // More than a whole ring in one cycle: only the newest frames find room, as in hardware.
         let lost = Frames(moved.0.saturating_sub(self.buffer.0));
         let kept = input.get((frames - moved + lost).0 as usize * size..frames.0 as usize * size)?;
+        if cursor.fresh {
+            self.gains.settle();
+        }
+        self.meter.turn(now);
         for (ring_offset, part) in segments(self.buffer, size, cursor.position + lost, kept.len()) {
             if let Some(part) = kept.get(part) {
-                let _ = pages.write(ring_offset, part);
+                self.record(pages, ring_offset, part);
             }
         }
         self.advance(cursor, moved, Frames(0));
         Some(first_of(cursor, moved, frames))
+    }
+
+    /// Puts recorded frames into the ring, with their gain: in pieces, as the server's memory is not ours to write.
+    fn record(&self, pages: &Pages, mut ring_offset: usize, frames: &[u8]) {
+        if self.gains.is_unity() {
+            self.meter.look(self.format, frames);
+            let _ = pages.write(ring_offset, frames);
+            return;
+        }
+        let size = self.format.frame_octets() as usize;
+        let mut piece = [0; LONGEST_FRAME];
+        for frames in frames.chunks(LONGEST_FRAME - LONGEST_FRAME % size) {
+            let Some(piece) = piece.get_mut(..frames.len()) else { continue };
+            piece.copy_from_slice(frames);
+            self.gains.apply(self.format, piece, &self.meter);
+            let _ = pages.write(ring_offset, piece);
+            ring_offset += piece.len();
+        }
     }
 
     /// Moves on by `frames` without a server: playback is consumed unheard, capture is silence.

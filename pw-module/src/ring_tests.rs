@@ -149,3 +149,48 @@ fn a_closed_ring_gives_silence_and_its_memory_back() {
     assert_eq!(play(&ring, 2), [0x80, 0x80]);
     assert_eq!(ring.read(Octets(0), &mut [0]), Err(RingClosed));
 }
+
+/// A ring of 2000 frames of two 16-bit channels.
+fn stereo(direction: Direction) -> PcmRing {
+    let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
+    PcmRing::new(direction, format, Frames(2_000), Pages::anonymous(8_192).unwrap())
+}
+
+fn samples(octets: &[u8]) -> Vec<i16> {
+    octets.chunks_exact(2).map(|octets| i16::from_le_bytes([octets[0], octets[1]])).collect()
+}
+
+#[test]
+fn a_run_has_its_gain_from_the_first_frame_and_a_change_has_a_slope() {
+    let ring = stereo(Direction::Playback);
+    ring.write(Octets(0), &16_000i16.to_le_bytes().repeat(4_000)).unwrap();
+    ring.wrote(Frames(0), Frames(2_000), Frames(0));
+    ring.set_gain(&[0.125, 0.5]);
+    ring.start();
+    assert_eq!(
+        samples(&play(&ring, 32 * 4))[32..],
+        [2_000, 8_000].repeat(16),
+        "the first cycle moves 16 frames"
+    );
+    ring.set_gain(&[0.0, 0.0]);
+    let muted = samples(&play(&ring, 960 * 4));
+    assert!(muted[0] < 2_000 && muted[0] > 1_900, "{}", muted[0]);
+    assert!(muted[960..].iter().all(|sample| *sample == 0));
+    assert_eq!(ring.levels(NOW), [2_000.0 / 32_768.0, 8_000.0 / 32_768.0]);
+}
+
+#[test]
+fn a_recording_has_its_gain_and_a_level() {
+    let ring = stereo(Direction::Capture);
+    ring.set_gain(&[0.5, 1.0]);
+    ring.start();
+    let input = [8_000i16, i16::MIN].map(i16::to_le_bytes).concat().repeat(32);
+    ring.capture(NOW, &input).unwrap();
+    let input = [6_000i16, 4_000].map(i16::to_le_bytes).concat().repeat(1_900);
+    ring.capture(NOW, &input).unwrap();
+    let mut recorded = vec![0; 1_916 * 4];
+    ring.read(Octets(0), &mut recorded).unwrap();
+    assert_eq!(samples(&recorded)[..32], [4_000, i16::MIN].repeat(16));
+    assert!(samples(&recorded)[32..] == [3_000, 4_000].repeat(1_900));
+    assert_eq!(ring.levels(NOW), [4_000.0 / 32_768.0, 1.0]);
+}

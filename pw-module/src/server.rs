@@ -81,6 +81,38 @@ pub struct NodeEvent {
     pub state: NodeState,
 }
 
+/// What the user set for a node in a mixer: the server applies it, remembers it, and it is nobody else's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserVolume {
+    /// The factor of each channel, as an amplitude; mixers show its cube root.
+    pub channels: Vec<f32>,
+    /// Whether the node is silent.
+    pub muted: bool,
+}
+
+impl UserVolume {
+    /// The volume of each channel as mixers show it.
+    pub fn cubic(&self) -> Vec<f64> {
+        self.channels.iter().map(|factor| f64::from(*factor).cbrt()).collect()
+    }
+
+    /// The factor of one channel. A node that has fewer than its stream has one for all.
+    pub fn channel(&self, index: usize) -> f32 {
+        self.channels.get(index).or(self.channels.first()).copied().unwrap_or(1.0)
+    }
+}
+
+/// The user moved a node's slider, or its mute, or the server told of them for the first time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VolumeEvent {
+    /// [`NodeSpec::name`] of the node.
+    pub node: String,
+    /// The application that the node belongs to: [`Client::id`].
+    pub client: String,
+    /// What holds now.
+    pub volume: UserVolume,
+}
+
 /// The name and version of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerInfo {
@@ -100,7 +132,7 @@ impl fmt::Display for ServerInfo {
 }
 
 /// What a server tells the bridge, from its own thread.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ServerEvent {
     /// Whether the server has a sink to play on. Told before [`Connected`](Self::Connected), and when it changes; a server that
     /// never tells is taken to have one.
@@ -111,6 +143,8 @@ pub enum ServerEvent {
     Lost(String),
     /// One node changed.
     Node(NodeEvent),
+    /// The user changed the volume of one node.
+    Volume(VolumeEvent),
 }
 
 /// A text without whatever a C string or a terminal can't hold: texts come from a guest's configuration.
@@ -158,4 +192,8 @@ pub trait Node: Send {
 
     /// The stream stopped: once the tail is heard the node may rest, so that silence costs nothing. Never waits.
     fn stop(&self);
+
+    /// Routes the node to the sink or source of this name, now and whenever the server is back; `None` leaves it to the
+    /// server. Never waits; a name that the server doesn't know changes nothing.
+    fn set_target(&self, target: Option<String>);
 }

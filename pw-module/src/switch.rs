@@ -21,7 +21,7 @@ impl Presence {
             ServerEvent::Plays(plays) => self.is_silent = !plays,
             ServerEvent::Connected(info) => self.info = Some(info.clone()),
             ServerEvent::Lost(_) => *self = Self::default(),
-            ServerEvent::Node(_) => (),
+            ServerEvent::Node(_) | ServerEvent::Volume(_) => (),
         }
     }
 }
@@ -77,6 +77,8 @@ struct Shown {
     spec: NodeSpec,
     ring: Arc<PcmRing>,
     is_running: bool,
+    /// Where it is to be routed, if anybody said so.
+    target: Option<Option<String>>,
     node: Option<Box<dyn Node>>,
 }
 
@@ -110,7 +112,7 @@ impl Switch {
 impl SoundServer for Switch {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let mut state = lock(&self.board.state);
-        let mut shown = Shown { spec, ring, is_running: false, node: None };
+        let mut shown = Shown { spec, ring, is_running: false, target: None, node: None };
         shown.move_to(state.server()?);
         state.opened += 1;
         let key = state.opened;
@@ -168,8 +170,13 @@ impl State {
     fn take_in(&mut self, place: usize, event: ServerEvent) {
         let Some(slot) = self.servers.get_mut(place) else { return };
         slot.presence.note(&event);
-        // That one answers is told when it is chosen for that.
-        if self.told == Some(place) {
+        let is_told = match event {
+            // Also of nodes on a server that went, and is waited for.
+            ServerEvent::Node(_) | ServerEvent::Volume(_) => self.chosen == place,
+            // That one answers is told when it is chosen for that.
+            _ => self.told == Some(place),
+        };
+        if is_told {
             if matches!(event, ServerEvent::Lost(_)) {
                 self.told = None;
             }
@@ -215,13 +222,27 @@ impl State {
 }
 
 impl Shown {
+    fn run(&mut self, is_running: bool) {
+        self.is_running = is_running;
+        self.node.iter().for_each(|node| if is_running { node.start() } else { node.stop() });
+    }
+
+    fn route(&mut self, target: Option<String>) {
+        self.target = Some(target.clone());
+        self.node.iter().for_each(|node| node.set_target(target.clone()));
+    }
+
     /// Opens the node on `server`, as its handle wants it.
     fn move_to(&mut self, server: &dyn SoundServer) {
         // First: a ring has one reader.
         self.node = None;
         self.node = server.open(self.spec.clone(), Arc::clone(&self.ring));
+        let Some(node) = &self.node else { return };
+        if let Some(target) = &self.target {
+            node.set_target(target.clone());
+        }
         if self.is_running {
-            self.node.iter().for_each(|node| node.start());
+            node.start();
         }
     }
 }
@@ -233,21 +254,24 @@ struct Handle {
 }
 
 impl Handle {
-    fn tell(&self, is_running: bool) {
-        let mut state = lock(&self.board.state);
-        let Some(shown) = state.nodes.get_mut(&self.key) else { return };
-        shown.is_running = is_running;
-        shown.node.iter().for_each(|node| if is_running { node.start() } else { node.stop() });
+    fn with(&self, change: impl FnOnce(&mut Shown)) {
+        if let Some(shown) = lock(&self.board.state).nodes.get_mut(&self.key) {
+            change(shown);
+        }
     }
 }
 
 impl Node for Handle {
     fn start(&self) {
-        self.tell(true);
+        self.with(|shown| shown.run(true));
     }
 
     fn stop(&self) {
-        self.tell(false);
+        self.with(|shown| shown.run(false));
+    }
+
+    fn set_target(&self, target: Option<String>) {
+        self.with(|shown| shown.route(target));
     }
 }
 

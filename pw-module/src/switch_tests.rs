@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     Client, Direction, Frames, NodeEvent, NodeState, Pages, Role, SampleFormat, ServerInfo, StreamFormat,
+    UserVolume, VolumeEvent,
 };
 
 type Tell = Box<dyn Fn(ServerEvent) + Send>;
@@ -97,6 +98,10 @@ impl Node for FakeNode {
     fn stop(&self) {
         self.note("stop");
     }
+
+    fn set_target(&self, target: Option<String>) {
+        self.note(if target.is_some() { "target" } else { "anywhere" });
+    }
 }
 
 impl Drop for FakeNode {
@@ -123,6 +128,7 @@ impl Bench {
                 ServerEvent::Connected(info) => format!("connected to {}", info.name),
                 ServerEvent::Lost(_) => "lost".to_owned(),
                 ServerEvent::Node(event) => event.node,
+                ServerEvent::Volume(event) => format!("volume of {}", event.node),
             });
         });
         let (first, second) = (Server::on(&switch), Server::on(&switch));
@@ -172,6 +178,37 @@ fn nodes_follow_to_the_server_that_is_there() {
     resting.start();
     assert_eq!(bench.first.nodes(), [vec!["start"]]);
     assert_eq!(bench.told(), ["connected to second", "connected to first"]);
+}
+
+#[test]
+fn a_node_is_routed_on_its_next_server_as_it_was_last() {
+    let bench = Bench::new();
+    let (routed, freed, plain) = (bench.open(), bench.open(), bench.open());
+    routed.set_target(Some("sink".to_owned()));
+    routed.start();
+    freed.set_target(Some("sink".to_owned()));
+    freed.set_target(None);
+    bench.second.connect("second", false);
+    assert_eq!(bench.second.nodes(), [vec!["target", "start"], vec!["anywhere"], vec![]]);
+    plain.set_target(Some("sink".to_owned()));
+    assert_eq!(bench.second.nodes(), [vec!["target", "start"], vec!["anywhere"], vec!["target"]]);
+}
+
+#[test]
+fn what_nodes_tell_is_told_while_their_server_is_away() {
+    let bench = Bench::new();
+    bench.first.connect("first", false);
+    bench.first.lose();
+    bench.told();
+    let (node, client) = ("node".to_owned(), String::new());
+    let volume = UserVolume { channels: vec![1.0], muted: false };
+    let moved = ServerEvent::Volume(VolumeEvent { node: node.clone(), client: client.clone(), volume });
+    let state = NodeState::Connecting;
+    bench.first.tell(ServerEvent::Node(NodeEvent { node, client, state }));
+    bench.first.tell(moved.clone());
+    assert_eq!(bench.told(), ["node", "volume of node"]);
+    bench.second.tell(moved);
+    assert_eq!(bench.told(), [""; 0], "it has no nodes");
 }
 
 #[test]

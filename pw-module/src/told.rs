@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::rc::Rc;
 
-use crate::{NodeEvent, NodeSpec, NodeState, ServerEvent};
+use crate::{NodeEvent, NodeSpec, NodeState, ServerEvent, UserVolume, VolumeEvent};
 
 /// Whoever is told what becomes of a server and its nodes, on the server's own thread.
 pub(crate) type Events = Rc<dyn Fn(ServerEvent)>;
@@ -35,6 +35,12 @@ impl Told {
         if !matches!(self.last, Some(NodeState::Failed(_))) {
             self.tell(spec, NodeState::Connecting);
         }
+    }
+
+    /// Tells the volume that the user set for the node of `spec`.
+    pub(crate) fn tell_volume(&self, spec: &NodeSpec, volume: UserVolume) {
+        let (node, client) = (spec.name.clone(), spec.client.id.clone());
+        (self.events)(ServerEvent::Volume(VolumeEvent { node, client, volume }));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::time::Duration;
 
 macro_rules! unit {
     ($(#[$doc:meta])* $name:ident($inner:ty), $suffix:literal) => {
@@ -84,6 +85,13 @@ impl Nanos {
     /// Milliseconds as nanoseconds.
     pub const fn from_millis(millis: i64) -> Nanos {
         Nanos(millis * 1_000_000)
+    }
+}
+
+impl From<Nanos> for Duration {
+    /// None for a negative time.
+    fn from(nanos: Nanos) -> Self {
+        Self::from_nanos(nanos.0.max(0).unsigned_abs())
     }
 }
 

@@ -84,7 +84,8 @@ fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
             desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap().is_empty().then_some(())
         });
         let _ear = desk.hears(SINK);
-        let others = desk.rest().into_iter().filter(|event| !matches!(event, ServerEvent::Node(_)));
+        let of_nodes = |event: &ServerEvent| matches!(event, ServerEvent::Node(_) | ServerEvent::Volume(_));
+        let others = desk.rest().into_iter().filter(|event| !of_nodes(event));
         assert_eq!(others.collect::<Vec<_>>(), [], "one event for each change");
         player.finish();
     });

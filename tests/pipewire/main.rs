@@ -13,3 +13,4 @@ mod play;
 mod playback;
 mod reattach;
 mod timing;
+mod volume;

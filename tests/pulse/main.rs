@@ -6,3 +6,4 @@ mod desk;
 mod desktop;
 mod playback;
 mod timing;
+mod volume;

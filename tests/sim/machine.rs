@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::Config;
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::runtime::Records;
 use vsnd_bridge::sim::frontend::{Kernel, SimCard, SimGuest};
@@ -34,6 +35,8 @@ const RECORDS: &str = "vsnd-bridge";
 /// A bridge at work in Dom0 of a simulated machine.
 pub struct Machine {
     pub xen: Hypervisor,
+    /// Of the present bridge.
+    pub control: Control,
     /// Where the bridge of the moment leaves what the next one takes over.
     runtime: TempDir,
     bridge: Option<RunningBridge>,
@@ -63,8 +66,9 @@ impl Machine {
         machine
     }
 
-    fn without_bridge() -> Self {
-        Self { xen: Hypervisor::new(), runtime: tempfile::tempdir().unwrap(), bridge: None }
+    pub fn without_bridge() -> Self {
+        let (xen, control, runtime) = (Hypervisor::new(), Control::default(), tempfile::tempdir().unwrap());
+        Self { xen, control, runtime, bridge: None }
     }
 
     /// Starts the bridge; also again, on the same machine.
@@ -74,10 +78,10 @@ impl Machine {
 
     fn run(&mut self, server: Arc<dyn SoundServer>, config: &str, view: impl FnOnce(Xen) -> Xen) {
         let config = Config::parse(config, Path::new("test")).unwrap();
+        let (pacer, control) = (Pacer::start().unwrap(), self.control.clone());
         let process = self.xen.process(DOM0);
         let records = Arc::new(Records::open(&self.records()).unwrap());
-        let pacer = Pacer::start().unwrap();
-        let context = DeviceContext { xen: view(process.xen()), server, pacer, records };
+        let context = DeviceContext { xen: view(process.xen()), server, pacer, records, control };
         let (end, ended) = oneshot::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -234,10 +238,14 @@ pub struct Recording {
     pub spec: NodeSpec,
     /// All cycles while the ring ran, one after the other.
     pub heard: Arc<Mutex<Vec<u8>>>,
+    pub target: Arc<Mutex<Option<String>>>,
+    /// The handle was dropped.
+    pub ended: Arc<AtomicBool>,
 }
 
 struct TapeNode {
     _attachment: Attachment,
+    target: Arc<Mutex<Option<String>>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -285,9 +293,14 @@ impl Tape {
 impl SoundServer for Tape {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let heard = Arc::<Mutex<Vec<u8>>>::default();
-        self.recordings.lock().unwrap().push(Recording { spec, heard: Arc::clone(&heard) });
-        let ended = Arc::new(AtomicBool::new(false));
-        let node = TapeNode { _attachment: ring.attach(), ended: Arc::clone(&ended) };
+        let (target, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        self.recordings.lock().unwrap().push(Recording {
+            spec,
+            heard: Arc::clone(&heard),
+            target: Arc::clone(&target),
+            ended: Arc::clone(&ended),
+        });
+        let node = TapeNode { _attachment: ring.attach(), target, ended: Arc::clone(&ended) };
         let (quantum, cycles, nodes) = (self.quantum, Arc::clone(&self.cycles), Arc::clone(&self.nodes));
         nodes.fetch_add(1, Ordering::AcqRel);
         std::thread::spawn(move || {
@@ -310,6 +323,10 @@ impl Node for TapeNode {
     fn start(&self) {}
 
     fn stop(&self) {}
+
+    fn set_target(&self, target: Option<String>) {
+        *self.target.lock().unwrap() = target;
+    }
 }
 
 impl Drop for TapeNode {

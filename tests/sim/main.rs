@@ -8,3 +8,4 @@ mod no_events;
 mod play;
 mod reattach;
 mod sound;
+mod volume;

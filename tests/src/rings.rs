@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use vsnd_pw_module::{
     Client, Direction, Frames, NodeEvent, NodeSpec, NodeState, Octets, Pages, PcmRing, Role, SampleFormat,
-    ServerEvent, ServerInfo, StreamFormat,
+    ServerEvent, ServerInfo, StreamFormat, UserVolume, VolumeEvent,
 };
 
 /// How long anything may take that is waited for.
@@ -66,6 +66,21 @@ impl Events {
             ServerEvent::Node(NodeEvent { node, state, .. }) if node == name => wanted(state),
             _ => None,
         })
+    }
+
+    /// Waits until the user's volume of the node `name` is `wanted`.
+    pub fn volume(&self, name: &str, wanted: &[f32], muted: bool) {
+        let near = |volume: &UserVolume| {
+            let channels = volume.channels.iter().zip(wanted);
+            volume.channels.len() == wanted.len()
+                && channels.into_iter().all(|(is, wanted)| (is - wanted).abs() < 1e-3)
+        };
+        self.event(&format!("volume {wanted:?}, muted {muted}"), |event| match event {
+            ServerEvent::Volume(VolumeEvent { node, volume, .. }) if node == name => {
+                (near(volume) && volume.muted == muted).then_some(())
+            }
+            _ => None,
+        });
     }
 
     /// Waits until the node `name` runs; its number.
@@ -267,6 +282,20 @@ pub struct Feeder {
 impl Feeder {
     /// Fills the ring and goes on.
     pub fn new(ring: &Arc<PcmRing>) -> Self {
+        Self::with(ring, write)
+    }
+
+    /// Fills a ring of 16-bit samples with one `sample`, and goes on.
+    pub fn steady(ring: &Arc<PcmRing>, sample: i16) -> Self {
+        let octets = ring.format().octets(ring.buffer()).0 as usize;
+        ring.write(Octets(0), &sample.to_le_bytes().repeat(octets / 2)).unwrap();
+        Self::with(ring, |ring, from, to| {
+            let offset = Frames(from % ring.buffer().0);
+            ring.wrote(offset, Frames(to - from), ring.cursor().position);
+        })
+    }
+
+    fn with(ring: &Arc<PcmRing>, write: fn(&PcmRing, u64, u64)) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopping, ring) = (Arc::clone(&stop), Arc::clone(ring));
         let mut written = ring.buffer().0;

@@ -39,7 +39,10 @@ The policy file is $XDG_CONFIG_HOME/vsnd-bridge/config.toml (~/.config when unse
   capture = \"ask\"
   [[domain]]
   match = \"work-*\"
-  capture = \"allow\"";
+  capture = \"allow\"
+
+What the user changes of a domain while the bridge runs overrides it, and is remembered in
+$XDG_STATE_HOME/vsnd-bridge/domains.toml (~/.local/state when unset).";
 
 #[cfg(feature = "pipewire")]
 const DEMO_EXAMPLES: &str = "\

@@ -7,11 +7,15 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tracing::{error, info, warn};
 use vsnd_bridge::bridge::Bridge;
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::runtime::{Records, RuntimeError};
+use vsnd_bridge::session_bus;
+use vsnd_bridge::state::StateFile;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
 use vsnd_pw_module::{NodeState, ServerEvent};
+use zbus::Connection;
 
 use super::RunArgs;
 use super::signals::Asked;
@@ -25,11 +29,19 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Asked::listen().context("signals")?
     };
     let records = Arc::new(records()?);
-    let server = args.service.server.start(log_event)?;
+    let control = control();
+    // Before anything of a guest is touched: one bridge serves a session.
+    session_bus::serve(control.clone(), Connection::session)?;
+    let told = control.clone();
+    let server = args.service.server.start(move |event| {
+        told.server_event(&event);
+        log_event(event);
+    })?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
     let pacer = Pacer::start().context("no thread for the pacer")?;
-    let bridge = Bridge::new(DeviceContext { xen, server, pacer, records }, policy).context("XenStore")?;
+    let context = DeviceContext { xen, server, pacer, records, control };
+    let bridge = Bridge::new(context, policy).context("XenStore")?;
     info!("serving the sound cards of domain {own}'s guests");
     runtime
         .block_on(bridge.run(asked.first()))
@@ -55,6 +67,18 @@ fn records() -> anyhow::Result<Records> {
     }
 }
 
+/// The controls, with what the user changed before.
+fn control() -> Control {
+    let Some(path) = StateFile::default_path() else {
+        warn!(
+            "neither $XDG_STATE_HOME nor $HOME is set: volumes and permissions are forgotten when this bridge ends"
+        );
+        return Control::default();
+    };
+    let (file, memory) = StateFile::open(path);
+    Control::new(Some(file), memory)
+}
+
 /// Tells what the server tells.
 fn log_event(event: ServerEvent) {
     match event {
@@ -72,5 +96,6 @@ fn log_event(event: ServerEvent) {
             }
             state => info!("node {}: {state:?}", node.node),
         },
+        ServerEvent::Volume(event) => info!("node {}: the user's volume is {:?}", event.node, event.volume),
     }
 }

@@ -11,6 +11,7 @@ use super::bus::{Bus, Facts, Step};
 use super::connection::{CardSetup, ConnectError, Connection, Start};
 use super::names::Domain;
 use crate::config::DomainPolicy;
+use crate::control::Control;
 use crate::runtime::Records;
 use crate::sndif::{BusState, CardConfig, ConfigError, Problem, SUPPORTED_VERSIONS};
 use crate::stream::Pacer;
@@ -40,6 +41,8 @@ pub struct DeviceContext {
     pub server: Arc<dyn SoundServer>,
     /// Tells guests their positions.
     pub pacer: Pacer,
+    /// What the user sees of guests, and changes.
+    pub control: Control,
     /// What the next process takes over.
     pub records: Arc<Records>,
 }

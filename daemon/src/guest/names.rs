@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use vsnd_dbus::StreamId;
 use vsnd_pw_module::{Client, Direction};
 
 use crate::xen::DomId;
@@ -25,7 +26,7 @@ pub struct Domain {
 }
 
 /// Where a stream is: its card, its PCM on the card, and its own number on the PCM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The card's device number, which the toolstack gave it.
     pub card: u32,
@@ -33,6 +34,18 @@ pub struct Place {
     pub pcm: u32,
     /// The stream's index on the PCM.
     pub stream: u32,
+}
+
+impl From<StreamId> for Place {
+    fn from(StreamId { card, pcm, stream }: StreamId) -> Self {
+        Self { card, pcm, stream }
+    }
+}
+
+impl From<Place> for StreamId {
+    fn from(Place { card, pcm, stream }: Place) -> Self {
+        Self { card, pcm, stream }
+    }
 }
 
 /// The texts of a [`NodeSpec`](vsnd_pw_module::NodeSpec).
@@ -80,14 +93,20 @@ impl Domain {
     /// The key of everything that is remembered of the domain: its UUID, its name where it has none. Never the domid, which
     /// the next domain gets.
     fn key(&self) -> String {
-        match (self.uuid.as_deref().and_then(uuid), self.clean_name()) {
+        match (self.clean_uuid(), self.clean_name()) {
             (Some(uuid), _) => format!("vsnd.{uuid}"),
             (None, Some(name)) => format!("vsnd.name.{}", token(&name)),
             (None, None) => "vsnd.unnamed".to_owned(),
         }
     }
 
-    fn clean_name(&self) -> Option<String> {
+    /// The UUID in lower case; `None` where there is none, and for that of nobody.
+    pub fn clean_uuid(&self) -> Option<String> {
+        self.uuid.as_deref().and_then(uuid)
+    }
+
+    /// The name as it may be shown; `None` where nothing is left of it.
+    pub fn clean_name(&self) -> Option<String> {
         self.name.as_deref().map(clean).filter(|name| !name.is_empty())
     }
 }

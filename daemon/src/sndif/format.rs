@@ -86,6 +86,11 @@ impl PcmFormat {
         self as u8
     }
 
+    /// The format whose samples lie in memory so: every plain one has its own.
+    pub fn of_sample(sample: SampleFormat) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.sample_format() == Some(sample))
+    }
+
     /// The format of a XenStore name, in any case, as the Linux frontend compares. xl's own spelling of floats
     /// (`f32_le`) counts too.
     pub fn from_name(name: &str) -> Option<Self> {

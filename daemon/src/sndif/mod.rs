@@ -22,6 +22,7 @@ mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transport;
+pub mod volume;
 
 pub use bus::{BusState, SUPPORTED_VERSIONS};
 pub use card::{CardConfig, MOST_PCMS, MOST_STREAMS, Pcm, Stream};

@@ -5,6 +5,7 @@ mod events;
 mod pacer;
 mod pcm;
 mod record;
+mod strip;
 mod voice;
 
 pub use clock::PositionClock;
@@ -12,4 +13,5 @@ pub use events::EventWriter;
 pub use pacer::{Cadence, Pacer, lock};
 pub use pcm::{PcmStream, StreamSetup};
 pub use record::{Disbelief, Incarnation, Left, Record};
+pub use strip::Strip;
 pub use voice::Signals;

@@ -4,18 +4,22 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 
 use tracing::{debug, info, warn};
+use vsnd_dbus::Run;
 use vsnd_pw_module::{
-    Access, Direction, Frames, Node, NodeSpec, Octets, Pages, PcmRing, SoundServer, StreamFormat,
-    monotonic_now,
+    Access, Direction, Frames, Octets, Pages, PcmRing, SoundServer, StreamFormat, monotonic_now,
 };
 
 use super::events::EventWriter;
 use super::pacer::{Pacer, SharedVoice, lock};
 use super::record::{Disbelief, Left, Record};
+use super::strip::Strip;
 use super::voice::{Signals, TooLong, Voice};
-use crate::config::{Capture, DomainPolicy};
+use crate::config::DomainPolicy;
+use crate::control::Control;
 use crate::guest::names::{Domain, Place};
 use crate::guest::{Account, DeviceContext};
+use crate::mixer::{GuestChannel, Millibels};
+use crate::sndif::volume::{self, BadLength};
 use crate::sndif::{
     self, DirectoryError, Errno, HwParams, Limits, Open, Operation, PcmFormat, Request, Response, Span,
     Trigger,
@@ -51,6 +55,8 @@ pub struct StreamSetup {
 pub struct PcmStream {
     setup: StreamSetup,
     grants: Arc<dyn Grants>,
+    control: Control,
+    strip: Arc<Strip>,
     server: Arc<dyn SoundServer>,
     pacer: Pacer,
     voice: SharedVoice,
@@ -62,15 +68,7 @@ pub struct PcmStream {
 struct OpenStream {
     format: StreamFormat,
     buffer: Octets,
-    /// `None` where the stream has no node: no server, or a microphone that the user has not allowed.
-    node: Option<Box<dyn Node>>,
-}
-
-/// What an OPEN comes to.
-struct Mapped {
     ring: Arc<PcmRing>,
-    period: Frames,
-    node: Option<Box<dyn Node>>,
 }
 
 /// Why an OPEN is refused.
@@ -99,6 +97,10 @@ enum Refusal {
     TooLong(#[from] TooLong),
     #[error("RESUME without PAUSE")]
     NotPaused,
+    #[error("{0} of {1}")]
+    BadLength(&'static str, BadLength),
+    #[error("{0} of {1} from {2} is not inside the buffer")]
+    Outside(&'static str, Octets, Octets),
 }
 
 impl Refusal {
@@ -127,7 +129,11 @@ impl PcmStream {
         setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
         let voice = Voice::new(events, signals, context.pacer.cadence()).of(Arc::clone(&setup.account));
+        let strip = context.control.strip(&setup, Arc::clone(&server));
+        record.set_guest(&strip.guest(|| record.guest()));
         Self {
+            control: context.control.clone(),
+            strip,
             setup,
             grants: Arc::clone(&context.xen.grants),
             server,
@@ -166,9 +172,10 @@ impl PcmStream {
             Operation::Read(span) => self.read(name, *span),
             Operation::Trigger(trigger) => self.trigger(name, *trigger),
             Operation::HwParamQuery(asked) => return self.query(request, asked),
-            Operation::SetVolume(_) | Operation::GetVolume(_) | Operation::Mute(_) | Operation::Unmute(_) => {
-                return request.response(Err(Errno::NotSupported));
-            }
+            Operation::SetVolume(span) => self.set_volume(name, *span),
+            Operation::GetVolume(span) => self.get_volume(name, *span),
+            Operation::Mute(span) => self.mute(name, *span, true),
+            Operation::Unmute(span) => self.mute(name, *span, false),
         };
         match done {
             Ok(()) => request.response(Ok(())),
@@ -207,10 +214,11 @@ impl PcmStream {
         // ALSA's hw_params of an open stream frees the old buffer without a CLOSE.
         self.close();
         self.record.marks().reset();
-        let Mapped { ring, period, node } = self.map(asked)?;
-        let format = ring.format();
-        let opened_at = lock(&self.voice).open(ring, period, monotonic_now());
-        self.open = Some(OpenStream { format, buffer: asked.buffer, node });
+        let (ring, period) = self.map(asked)?;
+        let opened_at = self.strip.open(&ring, period, &self.voice, |voice, _| {
+            voice.open(Arc::clone(&ring), period, monotonic_now())
+        });
+        self.open = Some(OpenStream { format: ring.format(), buffer: asked.buffer, ring });
         self.record.opened(asked, opened_at);
         Ok(())
     }
@@ -234,11 +242,11 @@ impl PcmStream {
 
     /// As an OPEN, and checked as such; the stream is closed if it fails.
     fn reopen(&mut self, left: &Left) -> Result<(), OpenError> {
-        let mapped = self.map(&left.open);
-        let Mapped { ring, period, node } = mapped.inspect_err(|_| self.record.closed())?;
-        let format = ring.format();
-        lock(&self.voice).take_over(ring, period, node.is_some(), left.opened_at, monotonic_now());
-        self.open = Some(OpenStream { format, buffer: left.open.buffer, node });
+        let (ring, period) = self.map(&left.open).inspect_err(|_| self.record.closed())?;
+        self.strip.open(&ring, period, &self.voice, |voice, has_node| {
+            voice.take_over(Arc::clone(&ring), period, has_node, left.opened_at, monotonic_now());
+        });
+        self.open = Some(OpenStream { format: ring.format(), buffer: left.open.buffer, ring });
         Ok(())
     }
 
@@ -250,8 +258,8 @@ impl PcmStream {
         }
     }
 
-    /// Maps the guest's buffer and shows it on the desktop.
-    fn map(&self, asked: &Open) -> Result<Mapped, OpenError> {
+    /// Maps the guest's buffer: the ring, and its period.
+    fn map(&self, asked: &Open) -> Result<(Arc<PcmRing>, Frames), OpenError> {
         let format = self.limits().admit(asked)?;
         // Whole frames, or they would not have been admitted.
         let frames = |octets: Octets| format.frames(octets).unwrap_or_default();
@@ -260,8 +268,7 @@ impl PcmStream {
         let pages = self.grants.map(self.setup.domain.id, &references, Access::ReadWrite)?;
         let (direction, marks) = (self.setup.direction, self.record.marks());
         let ring = Arc::new(PcmRing::with_marks(direction, format, buffer, pages, marks));
-        let node = self.show(format, period, &ring);
-        Ok(Mapped { ring, period, node })
+        Ok((ring, period))
     }
 
     /// The grants of the buffer's pages, from the guest's page directory: each directory page is copied once.
@@ -275,28 +282,6 @@ impl PcmStream {
         })
     }
 
-    /// Shows the ring on the desktop, where there is a server and the user allows it.
-    fn show(&self, format: StreamFormat, period: Frames, ring: &Arc<PcmRing>) -> Option<Box<dyn Node>> {
-        let StreamSetup { domain, place, pcm_name, direction, policy, .. } = &self.setup;
-        // No node: no desktop shows a microphone in use, and the guest hears silence.
-        if *direction == Direction::Capture && policy.capture != Capture::Allow {
-            return None;
-        }
-        let names = domain.node(*place, *direction, pcm_name.as_deref());
-        let spec = NodeSpec {
-            client: domain.client(),
-            name: names.name,
-            description: names.description,
-            media_name: names.media_name,
-            restore_key: names.restore_key,
-            role: policy.role,
-            format,
-            direction: *direction,
-            period: if period > Frames(0) { period } else { ring.buffer() },
-        };
-        self.server.open(spec, Arc::clone(ring))
-    }
-
     /// CLOSE: the guest's memory is unmapped when this returns, and the node goes once its tail is heard.
     pub fn close(&mut self) {
         self.record.closed();
@@ -306,6 +291,7 @@ impl PcmStream {
     /// The end of the bridge: as [`close`](Self::close), but what was open stays so for the next one.
     pub fn leave(&mut self) {
         lock(&self.voice).close();
+        self.strip.close();
         self.open = None;
     }
 
@@ -357,11 +343,13 @@ impl PcmStream {
     /// The stream has begun to run.
     fn run(&self) {
         self.pacer.add(&self.voice);
-        self.open.iter().filter_map(|open| open.node.as_ref()).for_each(|node| node.start());
+        if self.strip.run(Run::Running) {
+            self.control.capture_requested(self.setup.domain.id);
+        }
     }
 
     fn trigger(&mut self, name: &'static str, trigger: Trigger) -> Result<(), Refusal> {
-        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
         let mut voice = lock(&self.voice);
         match trigger {
             Trigger::Start => voice.start(monotonic_now()),
@@ -373,8 +361,60 @@ impl PcmStream {
         drop(voice);
         match trigger {
             Trigger::Start | Trigger::Resume => self.run(),
-            Trigger::Stop | Trigger::Pause => open.node.iter().for_each(|node| node.stop()),
+            Trigger::Stop => drop(self.strip.run(Run::Stopped)),
+            Trigger::Pause => drop(self.strip.run(Run::Paused)),
         }
+        Ok(())
+    }
+
+    /// The array in the shared buffer that an operation on volumes names, copied once.
+    fn array(
+        &self,
+        name: &'static str,
+        span: Span,
+        check: fn(Span, u8) -> Result<usize, BadLength>,
+    ) -> Result<Vec<u8>, Refusal> {
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let length = check(span, open.format.channels()).map_err(|error| Refusal::BadLength(name, error))?;
+        let outside = || Refusal::Outside(name, span.length, span.offset);
+        if span.offset + span.length > open.buffer {
+            return Err(outside());
+        }
+        let mut array = vec![0; length];
+        open.ring.read(span.offset, &mut array).map_err(|_| outside())?;
+        Ok(array)
+    }
+
+    fn set_volume(&self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        let array = self.array(name, span, volume::check_volumes)?;
+        let guest = self.strip.set_guest(|channels: &mut [GuestChannel]| {
+            for (channel, value) in channels.iter_mut().zip(volume::volumes(&array)) {
+                channel.volume = Millibels::nearest(value);
+            }
+        });
+        self.record.set_guest(&guest);
+        Ok(())
+    }
+
+    fn get_volume(&self, name: &'static str, span: Span) -> Result<(), Refusal> {
+        self.array(name, span, volume::check_volumes)?;
+        let open = self.open.as_ref().ok_or(Refusal::NotOpen(name))?;
+        let array = volume::encode_volumes(self.strip.effective().into_iter());
+        open.ring.write(span.offset, &array).map_err(|_| Refusal::Outside(name, span.length, span.offset))
+    }
+
+    /// "Channels to be muted/unmuted": the others stay as they are.
+    fn mute(&self, name: &'static str, span: Span, muted: bool) -> Result<(), Refusal> {
+        let array = self.array(name, span, volume::check_marks)?;
+        let guest = self.strip.set_guest(|channels: &mut [GuestChannel]| {
+            let count = channels.len() as u8;
+            for (channel, _) in
+                channels.iter_mut().zip(volume::marks(&array, count)).filter(|(_, marked)| *marked)
+            {
+                channel.muted = muted;
+            }
+        });
+        self.record.set_guest(&guest);
         Ok(())
     }
 }

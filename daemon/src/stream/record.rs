@@ -1,4 +1,5 @@
-//! What a later process has to know of a stream to take it over: fourteen numbers in a page of its own.
+//! What a later process has to know of a stream to take it over: fourteen numbers in a page of its own, and the guest's
+//! volume of each channel.
 //!
 //! The page is a file's in the runtime directory, mapped: what is stored there outlives the process however it ends, at the
 //! price of a store to memory. Each number is one word, and each group of them is believed or not by a word that is stored
@@ -6,19 +7,20 @@
 //!
 //! All of it is checked like a guest's own words before it is used: by [`Record::left`], and then by whatever checks an OPEN.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vsnd_pw_module::{Counters, Frames, Marks, Octets, OutOfRange, Pages};
 
+use crate::mixer::{GuestChannel, Millibels};
 use crate::sndif::{FormatCode, Open, Transport};
 use crate::xen::GrantRef;
 
 /// "vsndrec" and the layout's number: a bridge that lays its records out otherwise believes none of these.
-const LAYOUT: u64 = u64::from_be_bytes(*b"vsndrec\x01");
+const LAYOUT: u64 = u64::from_be_bytes(*b"vsndrec\x02");
 /// Positions beyond this many frames, which take 46 years to come to, are no positions.
 const FARTHEST: Frames = Frames(1 << 48);
 
-/// The words of a record; the ring's marks lie behind them.
+/// The words of a record; the guest's volumes lie behind them, and the ring's marks at the end.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 enum Word {
@@ -37,6 +39,10 @@ enum Word {
 }
 
 const WORDS: usize = Word::Directory as usize + 1;
+/// As many as a stream can have.
+const CHANNELS: usize = 255;
+/// In the word of a channel's volume: it is muted. The word's low half is the attenuation, so that zero is full volume.
+const MUTED: u64 = 1 << 32;
 
 /// Which life of which guest's stream a record speaks of. Domains' numbers, grants and ports are given out anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,22 +92,24 @@ pub enum Disbelief {
 #[derive(Default)]
 pub struct Record {
     words: Counters<WORDS>,
+    volumes: Counters<CHANNELS>,
     /// `None` where nothing outlives the process.
     pages: Option<Pages>,
 }
 
 impl Record {
     /// What a record needs of a page.
-    pub const OCTETS: usize = 8 * WORDS + Marks::OCTETS;
+    pub const OCTETS: usize = Self::MARKS + Marks::OCTETS;
+    const MARKS: usize = 8 * (WORDS + CHANNELS);
 
     /// The record at the beginning of `pages`, as it stands there.
     ///
     /// # Errors
     /// [`OutOfRange`] when the mapping is too short or not writable.
     pub fn of(pages: Pages) -> Result<Self, OutOfRange> {
-        let words = Counters::of(&pages, 0)?;
-        Marks::of(&pages, 8 * WORDS)?;
-        Ok(Self { words, pages: Some(pages) })
+        let (words, volumes) = (Counters::of(&pages, 0)?, Counters::of(&pages, 8 * WORDS)?);
+        Marks::of(&pages, Self::MARKS)?;
+        Ok(Self { words, volumes, pages: Some(pages) })
     }
 
     fn set(&self, word: Word, value: u64) {
@@ -114,12 +122,35 @@ impl Record {
 
     /// How far the stream's ring has come, as the record has it.
     pub fn marks(&self) -> Marks {
-        self.pages.as_ref().and_then(|pages| Marks::of(pages, 8 * WORDS).ok()).unwrap_or_default()
+        self.pages.as_ref().and_then(|pages| Marks::of(pages, Self::MARKS).ok()).unwrap_or_default()
+    }
+
+    /// What the guest says of its channels, from the first one; of those that are not told it said nothing.
+    pub fn set_guest(&self, channels: &[GuestChannel]) {
+        let nothing = std::iter::repeat(GuestChannel::default());
+        for (word, channel) in self.volumes.iter().zip(channels.iter().copied().chain(nothing)) {
+            let attenuation = u64::from(channel.volume.get().unsigned_abs());
+            word.store(attenuation | if channel.muted { MUTED } else { 0 }, Ordering::SeqCst);
+        }
+    }
+
+    /// What the guest said of its channels, up to the last one of which it said anything.
+    pub fn guest(&self) -> Vec<GuestChannel> {
+        let channel = |word: &AtomicU64| {
+            let word = word.load(Ordering::SeqCst);
+            let volume = Millibels::nearest(0i32.saturating_sub_unsigned(word as u32));
+            GuestChannel { volume, muted: word & MUTED != 0 }
+        };
+        let mut channels: Vec<_> = self.volumes.iter().map(channel).collect();
+        let said = channels.iter().rposition(|channel| *channel != GuestChannel::default());
+        channels.truncate(said.map_or(0, |last| last + 1));
+        channels
     }
 
     /// A frontend was connected anew, and has nothing open yet.
     pub fn begin(&self, incarnation: &Incarnation) {
         self.forget();
+        self.set_guest(&[]);
         for (word, value) in incarnation.words() {
             self.set(word, value);
         }
@@ -232,6 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_guest_said_of_its_channels_is_found_by_the_next_process() {
+        let page = page();
+        let next = || Record::of(page.share()).unwrap().guest();
+        let record = Record::of(page.share()).unwrap();
+        record.begin(&INCARNATION);
+        assert_eq!(next(), []);
+        let quiet = GuestChannel { volume: Millibels::nearest(-6_021), muted: false };
+        let muted = GuestChannel { volume: Millibels::SILENCE, muted: true };
+        record.set_guest(&[quiet, GuestChannel::default(), muted, GuestChannel::default()]);
+        assert_eq!(next(), [quiet, GuestChannel::default(), muted]);
+        record.closed();
+        assert_eq!(next().len(), 3);
+        record.begin(&INCARNATION);
+        assert_eq!(next(), [], "a guest that connects anew sets anew");
+    }
+
+    #[test]
     fn a_record_of_another_incarnation_is_not_believed() {
         let record = Record::of(page()).unwrap();
         record.begin(&INCARNATION);
@@ -298,6 +346,7 @@ mod tests {
                 let marks = record.marks();
                 prop_assert!(marks.cursor().position <= FARTHEST && marks.told() <= marks.cursor().position);
             }
+            prop_assert!(record.guest().iter().all(|channel| channel.volume <= Millibels::FULL));
         }
     }
 }

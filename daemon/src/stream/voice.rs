@@ -1,8 +1,9 @@
 //! An open stream's part that runs by itself: its ring, its position, and the events that tell the guest.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use vsnd_pw_module::{Frames, Nanos, NullClock, PcmRing, Stopped};
+use vsnd_pw_module::{Direction, Frames, Nanos, NullClock, PcmRing, Stopped};
 
 use super::clock::PositionClock;
 use super::events::EventWriter;
@@ -49,8 +50,30 @@ enum Awaited {
     Position(Frames, Nanos),
 }
 
+/// What others may read of an open stream at any time, without the voice's lock: whoever tells guests their positions waits for
+/// nobody.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    ahead: AtomicI64,
+    overruns: AtomicU64,
+}
+
+impl Gauges {
+    /// Frames by which the position that the guest is told is ahead of the sound, in this run: see
+    /// [`PositionClock::offset`].
+    pub fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    /// How often the guest came so late that frames it had not read were recorded over.
+    pub fn overruns(&self) -> u64 {
+        self.overruns.load(Ordering::Relaxed)
+    }
+}
+
 struct Open {
     ring: Arc<PcmRing>,
+    gauges: Arc<Gauges>,
     /// When it was opened or taken over.
     since: Nanos,
     clock: PositionClock,
@@ -58,7 +81,7 @@ struct Open {
     awaited: Option<Awaited>,
     /// Zero: the guest asked for no events.
     period: Frames,
-    /// The position up to which the guest has read (capture without events).
+    /// The position up to which the guest has read (capture).
     read: Frames,
     paused: Option<Stopped>,
 }
@@ -86,6 +109,7 @@ impl Voice {
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
         self.open = Some(Open {
             ring,
+            gauges: Arc::default(),
             since: now,
             clock,
             null: NullClock::default(),
@@ -161,6 +185,7 @@ impl Voice {
         if !open.ring.cursor().running {
             return;
         }
+        open.note_unread();
         let stopped = open.ring.stop();
         open.paused = may_resume.then_some(stopped);
         open.awaited = None;
@@ -182,10 +207,9 @@ impl Voice {
         self.open.as_ref().is_some_and(|open| open.awaited.is_some())
     }
 
-    /// Frames by which the position that the guest is told is ahead of the sound, in this run: see
-    /// [`PositionClock::offset`].
-    pub fn offset(&self) -> i64 {
-        self.open.as_ref().map_or(0, |open| open.clock.offset())
+    /// What others may read of the open stream; of a closed one nothing.
+    pub fn gauges(&self) -> Arc<Gauges> {
+        self.open.as_ref().map(|open| Arc::clone(&open.gauges)).unwrap_or_default()
     }
 
     /// WRITE: the guest has put `length` frames at ring offset `offset`. One without events is answered when there is room
@@ -208,18 +232,27 @@ impl Voice {
     /// [`TooLong`]: they can't come before the guest gives up.
     pub fn read(&mut self, offset: Frames, length: Frames, now: Nanos) -> Result<(), TooLong> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        if open.period > Frames(0) || !open.ring.cursor().running {
+        if !open.ring.cursor().running {
             return Ok(());
         }
         let (ring, position) = (open.ring.buffer().0, open.ring.cursor().position.0);
         let skipped = (offset.0 + ring - open.read.0 % ring) % ring;
-        let end = open.read.0 + skipped + length.0;
+        let mut end = open.read.0 + skipped + length.0;
+        if open.period > Frames(0) && end > position {
+            // It knows what was captured, and reads again what it has read before.
+            end = end.saturating_sub(ring);
+        }
         if Frames(end.saturating_sub(position)).duration(open.ring.format().rate()) > LONGEST_WAIT {
             return Err(TooLong);
         }
+        if position > end.saturating_sub(length.0) + ring {
+            open.gauges.overruns.fetch_add(1, Ordering::Relaxed);
+        }
         // A guest that was away for longer than the ring has lost what it did not read.
         open.read = Frames(end + position.saturating_sub(end) / ring * ring);
-        open.wait_for(open.read, now);
+        if open.period == Frames(0) {
+            open.wait_for(open.read, now);
+        }
         Ok(())
     }
 
@@ -261,6 +294,7 @@ impl Voice {
         }
         let timing = open.ring.timing();
         let position = open.clock.position(open.ring.cursor(), timing, now);
+        open.gauges.ahead.store(open.clock.offset(), Ordering::Relaxed);
         let rate = open.ring.format().rate();
         if open.period == Frames(0) {
             let due = open.when_answered(null_drives, now).unwrap_or(now + self.cadence.fresh);
@@ -331,6 +365,17 @@ impl Open {
         let cycles = missing.0.div_ceil(timing.cycle.0).max(1);
         let due = timing.at + Frames(cycles * timing.cycle.0).duration(rate) + CYCLE_LATENESS;
         Some(due)
+    }
+
+    /// A guest with events that is told of a whole ring of frames which it has not read stops: it, too, calls that an overrun.
+    fn note_unread(&self) {
+        let unread = self.ring.told().0.saturating_sub(self.read.0);
+        if self.ring.direction() == Direction::Capture
+            && self.period > Frames(0)
+            && unread >= self.ring.buffer().0
+        {
+            self.gauges.overruns.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The position of a ring at rest: a whole number of buffers.

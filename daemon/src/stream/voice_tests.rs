@@ -265,6 +265,30 @@ fn a_read_without_events_is_answered_when_its_frames_are_there() {
 }
 
 #[test]
+fn a_guest_that_fetches_too_late_is_an_overrun() {
+    const QUANTUM: u64 = 480;
+    let mut bench = Bench::new(Direction::Capture, 480, 4_800);
+    let overruns = bench.voice.gauges();
+    bench.voice.start(bench.now);
+    bench.run(9, QUANTUM);
+    for read in 0..8 {
+        bench.voice.read(Frames(read * QUANTUM), Frames(QUANTUM), bench.now).unwrap();
+    }
+    bench.run(9, QUANTUM);
+    bench.voice.read(Frames(8 * QUANTUM), Frames(QUANTUM), bench.now).unwrap();
+    assert_eq!(overruns.overruns(), 0, "less than a ring behind");
+    bench.run(12, QUANTUM);
+    bench.voice.read(Frames(9 * QUANTUM), Frames(QUANTUM), bench.now).unwrap();
+    assert_eq!(overruns.overruns(), 1, "the frames were recorded over");
+    bench.voice.read(Frames(0), Frames(QUANTUM), bench.now).unwrap();
+    assert_eq!(overruns.overruns(), 1, "it goes on behind them");
+    // One that stops, as an application is made to, when the ring is full.
+    bench.run(12, QUANTUM);
+    bench.voice.stop(false);
+    assert_eq!(overruns.overruns(), 2);
+}
+
+#[test]
 fn without_a_node_the_position_follows_the_clock() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
     bench.node = None;

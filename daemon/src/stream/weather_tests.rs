@@ -48,7 +48,7 @@ impl Bench {
             Weather::Silence { millis } => {
                 self.pace(self.now + Nanos::from_millis(millis));
                 // A microphone's distance to its sound stays when a clock takes its place.
-                let lag = Frames(self.voice.offset().min(0).unsigned_abs()).duration(RATE);
+                let lag = Frames(self.voice.gauges().ahead().min(0).unsigned_abs()).duration(RATE);
                 let least = Nanos::from_millis(millis) - MISSED - STALE - lag;
                 let at_least = told + least.frames(RATE).0;
                 assert!(least.0 < 0 || self.last >= at_least, "{} of {at_least}: it stands still", self.last);
@@ -90,7 +90,7 @@ impl Bench {
         assert!(self.told_at >= now - STALE, "nothing was told for {}", now - self.told_at);
         let timing = self.ring.timing().unwrap();
         let since = (self.told_at - timing.at).0 * i64::from(RATE) / 1_000_000_000;
-        let sound = timing.heard + self.voice.offset() + since;
+        let sound = timing.heard + self.voice.gauges().ahead() + since;
         let error = self.last as i64 - sound.min(timing.given.0 as i64);
         // A graph of another rate ends its cycles between two frames.
         assert!((-3..=3).contains(&error), "{error} frames off the sound");

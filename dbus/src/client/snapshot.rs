@@ -28,9 +28,9 @@ pub struct Domain {
     pub name: String,
     /// Its UUID; empty where it has none.
     pub uuid: String,
-    /// The volume of all its streams, cubic.
+    /// The volume of all that it plays, cubic.
     pub volume: f64,
-    /// Whether all its streams are silent.
+    /// Whether all that it plays is silent.
     pub muted: bool,
     /// Whether it may record.
     pub capture: Capture,

@@ -15,7 +15,7 @@ pub trait Domain {
     #[zbus(property)]
     fn uuid(&self) -> zbus::Result<String>;
 
-    /// The volume of all its streams, 0.0 to 1.5, cubic.
+    /// The volume of all that it plays, 0.0 to 1.5, cubic.
     #[zbus(property)]
     fn volume(&self) -> zbus::Result<f64>;
 
@@ -23,7 +23,7 @@ pub trait Domain {
     #[zbus(property)]
     fn set_volume(&self, volume: f64) -> zbus::Result<()>;
 
-    /// Whether all its streams are silent.
+    /// Whether all that it plays is silent.
     #[zbus(property)]
     fn muted(&self) -> zbus::Result<bool>;
 

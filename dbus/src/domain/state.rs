@@ -9,9 +9,9 @@ pub struct DomainState {
     pub name: String,
     /// Its UUID, if it has one.
     pub uuid: Option<String>,
-    /// The volume of all its streams.
+    /// The volume of all that it plays.
     pub volume: CubicVolume,
-    /// Whether all its streams are silent.
+    /// Whether all that it plays is silent.
     pub muted: bool,
     /// Whether it may record.
     pub capture: Capture,

@@ -5,6 +5,7 @@
 
 mod buffer;
 mod connection;
+mod control;
 pub mod endpoint;
 mod format;
 mod node;
@@ -12,6 +13,7 @@ pub mod private;
 mod process;
 mod properties;
 mod remote;
+mod router;
 mod survey;
 mod thread;
 mod version;

@@ -9,7 +9,9 @@ use pw::spa::pod::Pod;
 use pw::spa::utils::Direction as PortDirection;
 use pw::stream::{StreamFlags, StreamListener, StreamRc, StreamState};
 
+use super::control::Control;
 use super::process::{Process, Shared};
+use super::router::Router;
 use super::thread::Happening;
 use super::watch::Watch;
 use super::{format, properties};
@@ -19,7 +21,7 @@ use crate::handle::{Lease, NodeKey, Opened, Order};
 use crate::server::clean;
 use crate::told::{Events, Told};
 use crate::units::{Nanos, monotonic_now};
-use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, Role};
+use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, Role, UserVolume};
 
 /// Why a node can't be in the graph.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,8 @@ pub(super) enum NodeError {
     Connect(#[source] pw::Error),
 }
 
+/// The number of a node that is not in the graph.
+const ID_ANY: u32 = u32::MAX;
 /// How often a node that the server refuses is offered again.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_millis(30_000));
 /// How long a server may take to remove a node; one that hangs gets no more.
@@ -63,6 +67,13 @@ pub(super) struct Node {
     life: u64,
     told: Told,
     backoff: Backoff,
+    volume: UserVolume,
+    /// Where it is to be routed, if anybody said so.
+    target: Option<Option<String>>,
+    /// The session manager is to be told of it.
+    route_due: bool,
+    /// The present stream has been in the graph.
+    settled: bool,
 }
 
 impl Node {
@@ -80,6 +91,10 @@ impl Node {
             life: 0,
             told: Told::new(events),
             backoff: RETRY,
+            volume: UserVolume { channels: Vec::new(), muted: false },
+            target: None,
+            route_due: false,
+            settled: false,
         }
     }
 
@@ -97,6 +112,7 @@ impl Node {
     ) -> Result<(), NodeError> {
         self.life += 1;
         let name = NodeName { key, life: self.life };
+        (self.route_due, self.settled) = (self.target.is_some(), false);
         self.live = Some(Live::new(self, name, core, queue)?);
         self.attachment.get_or_insert_with(|| self.ring.attach());
         Ok(())
@@ -134,15 +150,20 @@ impl Node {
                 self.apply_activity();
             }
             Order::Stop => self.activity.stop(now, self.shared.tail()),
+            Order::Target(target) => {
+                self.target = Some(target);
+                self.route_due = true;
+            }
             Order::Release => self.release(now),
         }
     }
 
-    /// The node goes once its tail is heard.
+    /// The node goes: one that plays once its tail is heard, a microphone at once.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
         self.attachment = None;
-        self.activity.release(now, self.shared.tail());
+        let tail = if self.spec.direction == Direction::Playback { self.shared.tail() } else { Nanos(0) };
+        self.activity.release(now, tail);
     }
 
     /// When something is due next.
@@ -188,6 +209,12 @@ impl Node {
     pub(super) fn stream_changed(&mut self, life: u64, state: StreamState, now: Nanos) {
         let Some(live) = self.live.as_ref().filter(|_| life == self.life) else { return };
         let id = live.stream.node_id();
+        if matches!(state, StreamState::Paused | StreamState::Streaming)
+            && !std::mem::replace(&mut self.settled, true)
+        {
+            // What was told as soon as the node had a number may have come before the session manager knew of the node.
+            self.route_due = self.target.is_some();
+        }
         match state {
             StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
@@ -201,6 +228,28 @@ impl Node {
             StreamState::Unconnected if self.activity.released() => self.drop_stream(),
             StreamState::Unconnected => self.refused(now, "the server removed the node".to_owned()),
             StreamState::Error(text) => self.refused(now, text),
+        }
+    }
+
+    /// Takes in what a mixer did to the stream of life `life`.
+    pub(super) fn volume_changed(&mut self, life: u64, control: Control) {
+        // Before a stream has its format it has another number of channels.
+        let foreign = matches!(&control, Control::Volumes(channels) if channels.len() != usize::from(self.spec.format.channels()));
+        if life == self.life
+            && !foreign
+            && control.apply(&mut self.volume)
+            && !self.volume.channels.is_empty()
+        {
+            self.told.tell_volume(&self.spec, self.volume.clone());
+        }
+    }
+
+    /// Routes the node as it was said, once it is in the graph.
+    pub(super) fn route(&mut self, router: &Router) {
+        let (Some(target), Some(live)) = (&self.target, &self.live) else { return };
+        let id = live.stream.node_id();
+        if id != ID_ANY && std::mem::take(&mut self.route_due) {
+            router.route(id, target.as_deref());
         }
     }
 
@@ -242,12 +291,17 @@ impl Live {
             .process(|stream, process| process.run(stream))
             .register()
             .map_err(NodeError::Create)?;
-        let queue = queue.clone();
+        let (states, controls) = (queue.clone(), queue.clone());
         let control = stream
             .add_local_listener::<()>()
+            // The receiver lives as long as the loop that makes these calls.
             .state_changed(move |_, (), _, state| {
-                // The receiver lives as long as the loop that makes this call.
-                let _ = queue.send(Happening::Stream(name, state));
+                let _ = states.send(Happening::Stream(name, state));
+            })
+            .control_info(move |_, (), id, control| {
+                if let Some(control) = Control::read(id, control) {
+                    let _ = controls.send(Happening::Control(name, control));
+                }
             })
             .register()
             .map_err(NodeError::Create)?;

@@ -15,9 +15,11 @@ use pw::main_loop::MainLoopRc;
 use pw::stream::StreamState;
 
 use super::connection::{Connection, ConnectionKey, Connector};
+use super::control::Control;
 use super::node::{Node, NodeName};
 use super::properties;
 use super::remote::Remote;
+use super::router::{Global, Router};
 use super::watch::{Seen, Watch};
 use crate::backoff::Backoff;
 use crate::clients::Clients;
@@ -42,6 +44,10 @@ pub(super) enum Happening {
     Seen(ConnectionKey, Seen),
     /// A stream changed its state.
     Stream(NodeName, StreamState),
+    /// The user's mixer changed a stream's volume.
+    Control(NodeName, Control),
+    /// The session manager's metadata, on the connection that watches the server.
+    Metadata(ConnectionKey, Global),
 }
 
 struct Thread {
@@ -49,6 +55,8 @@ struct Thread {
     connector: Connector,
     queue: Sender<Happening>,
     events: Events,
+    /// On the connection below.
+    router: Option<Router>,
     /// For the server object, in nanoseconds.
     shortest_cycle: Arc<AtomicI64>,
     watch: Option<Watch>,
@@ -84,6 +92,7 @@ pub(super) fn run(
         main_loop,
         queue,
         events,
+        router: None,
         shortest_cycle,
         watch: None,
         version: None,
@@ -143,7 +152,10 @@ impl Thread {
                 self.connect_node(key, now);
             }
         }
-        let Self { clients, nodes, .. } = self;
+        let Self { clients, nodes, router, .. } = self;
+        if let Some(router) = router.as_ref().filter(|router| router.is_ready()) {
+            nodes.values_mut().for_each(|node| node.route(router));
+        }
         clients.drop_idle(now, |id| nodes.values().any(|node| node.spec.client.id == id));
     }
 
@@ -166,6 +178,18 @@ impl Thread {
             Happening::Stream(name, state) => {
                 if let Some(node) = self.nodes.get_mut(&name.key) {
                     node.stream_changed(name.life, state, now);
+                }
+            }
+            Happening::Control(name, control) => {
+                if let Some(node) = self.nodes.get_mut(&name.key) {
+                    node.volume_changed(name.life, control);
+                }
+            }
+            Happening::Metadata(key, metadata) => {
+                if self.is_watch(key)
+                    && let Some(router) = &mut self.router
+                {
+                    router.found(&metadata);
                 }
             }
         }
@@ -207,6 +231,8 @@ impl Thread {
         if self.connector.listens()
             && let Ok(watch) = Watch::start(&mut self.connector, &self.queue)
         {
+            // Without a router nodes go where the session manager likes.
+            self.router = Router::start(watch.core(), watch.key(), &self.queue).ok();
             self.watch = Some(watch);
         } else {
             self.backoff.failed(now);
@@ -267,6 +293,7 @@ impl Thread {
 
     /// Watches the server no longer; tails are played on.
     fn forget(&mut self, why: &str) {
+        self.router = None;
         self.watch = None;
         self.sinks.clear();
         if std::mem::take(&mut self.up) {

@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 
 use pipewire as pw;
-use pw::core::{Listener as CoreListener, PW_ID_CORE};
+use pw::core::{CoreRc, Listener as CoreListener, PW_ID_CORE};
 use pw::registry::{Listener as RegistryListener, RegistryRc};
 
 use super::connection::{Connection, ConnectionKey, Connector};
@@ -75,5 +75,9 @@ impl Watch {
 
     pub(super) fn key(&self) -> ConnectionKey {
         self.connection.key
+    }
+
+    pub(super) fn core(&self) -> &CoreRc {
+        self.connection.core()
     }
 }

@@ -1,16 +1,18 @@
 //! One connection to the server, as the application that a mixer shows.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 
-use libpulse_binding::context::introspect::ServerInfo as Info;
+use libpulse_binding::context::introspect::{Introspector, ServerInfo as Info};
+use libpulse_binding::context::subscribe::{Facility, InterestMaskSet, Operation};
 use libpulse_binding::context::{Context, FlagSet, State};
 use libpulse_binding::error::PAErr;
 use libpulse_binding::mainloop::standard::Mainloop;
 use libpulse_binding::proplist::Proplist;
 use libpulse_binding::proplist::properties::APPLICATION_NAME;
 
-use crate::ServerInfo;
+use crate::{Direction, ServerInfo};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,9 @@ pub enum ConnectError {
     #[error("PulseAudio can't be connected to")]
     Connect(#[source] PAErr),
 }
+
+/// Streams on the server: which way they go, and the server's numbers.
+pub(super) type Streams = HashSet<(Direction, u32)>;
 
 /// How far a connection is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +45,8 @@ pub(super) struct Connection {
     /// What the server told of itself, once it did.
     info: Rc<RefCell<Option<ServerInfo>>>,
     asked: bool,
+    /// The streams of which the server told that they changed; `None` before it was asked to tell.
+    changed: Option<Rc<RefCell<Streams>>>,
 }
 
 impl Connection {
@@ -57,7 +64,7 @@ impl Connection {
         let mut context = context.ok_or(ConnectError::Memory)?;
         // A server that isn't there is the desktop's to start, not ours.
         context.connect(server, FlagSet::NOAUTOSPAWN, None).map_err(ConnectError::Connect)?;
-        Ok(Self { context, info: Rc::default(), asked: false })
+        Ok(Self { context, info: Rc::default(), asked: false, changed: None })
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -76,6 +83,34 @@ impl Connection {
     /// of it.
     pub(super) fn ready(&mut self) -> Option<&mut Context> {
         (self.context.get_state() == State::Ready).then_some(&mut self.context)
+    }
+
+    /// What questions are asked with, once the connection is ready.
+    pub(super) fn introspector(&self) -> Option<Introspector> {
+        (self.context.get_state() == State::Ready).then(|| self.context.introspect())
+    }
+
+    /// The streams of which the server told that they changed since the last call; asks it to tell, the first time.
+    pub(super) fn changed(&mut self) -> Streams {
+        if self.changed.is_none() && self.context.get_state() == State::Ready {
+            let changed = Rc::<RefCell<Streams>>::default();
+            self.changed = Some(Rc::clone(&changed));
+            // Only stores: a callback must not reach the objects whose methods may be on the stack.
+            self.context.set_subscribe_callback(Some(Box::new(move |facility, operation, index| {
+                let direction = match facility {
+                    Some(Facility::SinkInput) => Direction::Playback,
+                    Some(Facility::SourceOutput) => Direction::Capture,
+                    _ => return,
+                };
+                if operation == Some(Operation::Changed) {
+                    changed.borrow_mut().insert((direction, index));
+                }
+            })));
+            drop(
+                self.context.subscribe(InterestMaskSet::SINK_INPUT | InterestMaskSet::SOURCE_OUTPUT, |_| ()),
+            );
+        }
+        self.changed.as_ref().map(|changed| changed.take()).unwrap_or_default()
     }
 
     /// What the server tells of itself; asks it the first time.

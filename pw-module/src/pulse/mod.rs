@@ -14,6 +14,7 @@ mod stream;
 mod survey;
 mod thread;
 mod timing;
+mod volume;
 
 use std::rc::Rc;
 use std::sync::Arc;

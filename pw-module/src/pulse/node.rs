@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use libpulse_binding::context::Context;
+use libpulse_binding::context::introspect::Introspector;
 
+use super::connection::Streams;
 use super::stream::{Progress, Stream};
+use super::volume::Volume;
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
 use crate::handle::{Lease, Opened, Order};
+use crate::server::clean;
 use crate::told::{Events, Told, describe};
 use crate::units::{Nanos, monotonic_now};
-use crate::{Attachment, NodeSpec, NodeState, PcmRing};
+use crate::{Attachment, Direction, NodeSpec, NodeState, PcmRing, UserVolume};
 
 /// How often a stream that the server refuses is offered again; it refuses them while it has no sink.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(500), Nanos::from_millis(5_000));
@@ -26,6 +30,12 @@ pub(super) struct Node {
     stream: Option<Stream>,
     told: Told,
     backoff: Backoff,
+    /// The server's number of the stream whose volume and route were taken care of.
+    seen: Option<u32>,
+    volume: Volume,
+    told_volume: Option<UserVolume>,
+    /// Where it is to be routed, if anybody said so.
+    target: Option<Option<String>>,
     /// The server will never take it.
     refused_for_good: bool,
 }
@@ -42,6 +52,10 @@ impl Node {
             stream: None,
             told: Told::new(events),
             backoff: RETRY,
+            seen: None,
+            volume: Volume::default(),
+            told_volume: None,
+            target: None,
             refused_for_good: false,
         }
     }
@@ -57,6 +71,8 @@ impl Node {
         match Stream::new(context, &self.spec, &self.ring, &self.lease, self.activity.active()) {
             Ok(stream) => {
                 self.stream = Some(stream);
+                // A server that was started again counts from the beginning.
+                self.seen = None;
                 self.attachment.get_or_insert_with(|| self.ring.attach());
                 self.told.tell_try(&self.spec);
             }
@@ -100,6 +116,10 @@ impl Node {
             Order::Stop => {
                 let tail = self.stream.as_ref().map_or(Nanos(0), |stream| stream.tail(now));
                 self.activity.stop(now, tail);
+            }
+            Order::Target(target) => {
+                self.target = Some(target);
+                self.seen = None;
             }
             Order::Release => self.release(now),
         }
@@ -168,8 +188,52 @@ impl Node {
         }
     }
 
+    /// The server told that the streams in `changed` changed.
+    pub(super) fn look_at(&mut self, changed: &Streams) {
+        if self.seen.is_some_and(|id| changed.contains(&(self.spec.direction, id))) {
+            self.volume.changed();
+        }
+    }
+
+    /// Looks after what the user sets: the volume is asked for where it may have changed, and told on; a stream that is new on
+    /// the server is routed.
+    pub(super) fn turn_user(&mut self, server: impl Fn() -> Option<Introspector>) {
+        let Some(Progress::Ready(id)) = self.stream.as_ref().map(Stream::progress) else { return };
+        if self.seen != Some(id)
+            && let Some(server) = server()
+        {
+            self.seen = Some(id);
+            self.volume.changed();
+            if let Some(target) = &self.target {
+                route(server, id, self.spec.direction, target.as_deref());
+            }
+        }
+        if let Some(volume) = self.volume.turn(id, self.spec.direction, server)
+            && self.told_volume.as_ref() != Some(&volume)
+        {
+            self.told_volume = Some(volume.clone());
+            self.told.tell_volume(&self.spec, volume);
+        }
+    }
+
     /// Tells the state, unless it was told already.
     pub(super) fn tell(&mut self, state: NodeState) {
         self.told.tell(&self.spec, state);
+    }
+}
+
+/// Routes stream `id` to the sink or source of a name, or to the default one.
+fn route(mut server: Introspector, id: u32, direction: Direction, target: Option<&str>) {
+    // A text with a zero in it would be the end of the program.
+    let target = target.map(clean);
+    match direction {
+        Direction::Playback => {
+            let sink = target.as_deref().unwrap_or("@DEFAULT_SINK@");
+            drop(server.move_sink_input_by_name(id, sink, None));
+        }
+        Direction::Capture => {
+            let source = target.as_deref().unwrap_or("@DEFAULT_SOURCE@");
+            drop(server.move_source_output_by_name(id, source, None));
+        }
     }
 }

@@ -136,6 +136,11 @@ impl Thread {
         let now = monotonic_now();
         self.more = false;
         let Self { nodes, clients, .. } = self;
+        for (client, connection) in clients.iter_mut() {
+            let changed = connection.changed();
+            let own = nodes.values_mut().filter(|node| node.spec.client.id == client.id);
+            own.for_each(|node| node.look_at(&changed));
+        }
         for node in nodes.values_mut() {
             let connection = clients.iter().find(|(client, _)| client.id == node.spec.client.id);
             let why = || match connection.map(|(_, connection)| connection.progress()) {
@@ -146,6 +151,7 @@ impl Thread {
                 Some(Progress::Waiting) | None => "the connection failed".to_owned(),
             };
             self.more |= node.turn(now, &why);
+            node.turn_user(|| connection.and_then(|(_, connection)| connection.introspector()));
         }
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::{Capture, Config};
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::realtime;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle, SimCard, SimGuest};
@@ -117,7 +118,13 @@ impl Rig {
                 Address::PipeWire(remote) => Arc::new(PipeWireServer::start(|_| (), Some(remote))?),
                 Address::PulseAudio(server) => Arc::new(PulseServer::start(|_| (), Some(server))?),
             };
-            let context = DeviceContext { xen, server, pacer: own, records: Arc::default() };
+            let context = DeviceContext {
+                xen,
+                server,
+                pacer: own,
+                records: Arc::default(),
+                control: Control::default(),
+            };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;

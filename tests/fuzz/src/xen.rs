@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vsnd_bridge::config::{GuestLimits, TotalLimits};
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::{Account, DeviceContext, Total};
 use vsnd_bridge::sim::{Guest, Holdings, Hypervisor};
 use vsnd_bridge::sndif::PAGE;
@@ -85,7 +86,13 @@ impl Machine {
         let guest = xen.create_domain("hostile", "6e1c5f3a-0000-4000-8000-000000000001").unwrap();
         let desk = Desk::default();
         let (server, pacer) = (Arc::new(desk.clone()), Pacer::start().unwrap());
-        let context = DeviceContext { xen: xen.dom0(), server, pacer, records: Arc::default() };
+        let context = DeviceContext {
+            xen: xen.dom0(),
+            server,
+            pacer,
+            records: Arc::default(),
+            control: Control::default(),
+        };
         let memory = Mutex::new(Memory::new(&guest));
         let in_use = guest.in_use();
         Self { xen, guest, context, desk, memory, in_use }
@@ -162,6 +169,8 @@ impl Node for Shown {
     fn start(&self) {}
 
     fn stop(&self) {}
+
+    fn set_target(&self, _: Option<String>) {}
 }
 
 impl Drop for Shown {

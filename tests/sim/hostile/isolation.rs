@@ -38,6 +38,8 @@ impl Node for Bomb {
     }
 
     fn stop(&self) {}
+
+    fn set_target(&self, _: Option<String>) {}
 }
 
 #[test]

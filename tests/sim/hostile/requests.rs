@@ -164,7 +164,9 @@ fn rule_7_every_operation_in_every_state_gets_one_answer() {
     assert_eq!(guest.ask(triggers[2]), INVALID, "RESUME without PAUSE");
     assert_eq!(triggers.map(|trigger| guest.ask(trigger)), [OK; 4]);
     assert_eq!((guest.ask(write), guest.ask(triggers[3]), guest.ask(triggers[0])), (OK, OK, OK));
-    assert_eq!(volumes.map(|volume| guest.ask(volume(span(0, 8)))), [UNSUPPORTED; 4]);
+    assert_eq!(volumes.map(|volume| guest.ask(volume(span(0, 8)))), [OK; 4]);
+    assert_eq!(volumes.map(|volume| guest.ask(volume(span(4 * PAGE - 4, 8)))), [INVALID; 4]);
+    assert_eq!(volumes.map(|volume| guest.ask(volume(span(0, 9)))), [INVALID; 4]);
     assert_eq!((guest.ask(Operation::Close), guest.ask(Operation::Close), guest.ask(write)), (OK, OK, IO));
     // What means nothing is answered, too, with what it said.
     let mut unknown = [0xee; 64];

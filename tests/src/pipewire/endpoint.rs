@@ -26,6 +26,9 @@ const ROOM: usize = 60 * 48_000 * 2;
 /// What is quieter than this is silence; A-law has no zero.
 pub const SILENCE: f32 = 0.001;
 
+/// How many frames at one level make it steady.
+const STEADY: usize = 256;
+
 /// Cycles that an endpoint missed, because the machine was too busy: nothing can be said of that time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -63,6 +66,14 @@ impl Sound {
     /// Whether the newest sample isn't silent.
     pub fn sounding(&self) -> bool {
         self.sounding
+    }
+
+    /// Whether the newest frames of two channels all are at these levels, of a full scale of 1.
+    pub fn is_at(&self, levels: [f32; 2]) -> bool {
+        let (frames, _) = self.samples.as_chunks::<2>();
+        let near =
+            |frame: &[f32; 2]| frame.iter().zip(levels).all(|(heard, level)| (heard - level).abs() < 1e-4);
+        frames.len() >= STEADY && frames[frames.len() - STEADY..].iter().all(near)
     }
 
     /// Takes in what was recorded next.

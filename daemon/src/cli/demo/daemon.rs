@@ -10,6 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use tokio::sync::oneshot;
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::config::{Capture, Config};
+use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
 use vsnd_bridge::sim::Hypervisor;
 use vsnd_bridge::stream::Pacer;
@@ -38,7 +39,13 @@ impl Daemon {
         let body = move || -> anyhow::Result<()> {
             let server = PipeWireServer::start(forward(tell), remote).context("PipeWire")?;
             let server = Arc::new(server);
-            let context = DeviceContext { xen, server, pacer: Pacer::start()?, records: Arc::default() };
+            let context = DeviceContext {
+                xen,
+                server,
+                pacer: Pacer::start()?,
+                records: Arc::default(),
+                control: Control::default(),
+            };
             let mut policy = Config::default();
             policy.set_default_capture(Capture::Allow);
             let bridge = Bridge::new(context, policy)?;
@@ -60,7 +67,7 @@ impl Daemon {
             match self.events.recv_timeout(PATIENCE) {
                 Ok(ServerEvent::Connected(info)) => return Ok(info.to_string()),
                 Ok(ServerEvent::Lost(why)) => bail!("PipeWire went away: {why}"),
-                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_)) => (),
+                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
                 Err(_) => bail!("PipeWire doesn't answer; vsnd-bridge check tells why"),
             }
         }

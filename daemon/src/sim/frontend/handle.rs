@@ -3,7 +3,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use vsnd_pw_module::{Direction, Frames, StreamFormat, monotonic_now};
+use vsnd_pw_module::{Direction, Frames, Octets, StreamFormat, monotonic_now};
 
 use super::card::{CardState, Seen, Stream};
 use super::core::{CoreCounts, PcmError, State, SwParams};
@@ -281,6 +281,25 @@ impl PcmHandle {
     /// The stream's driver, for what Linux's applications never do.
     pub fn driver(&self) -> &GuestDriver {
         &self.stream.driver
+    }
+
+    /// What Linux's driver never asks: an operation on volumes, whose `array` is put at `offset` of the shared buffer. Returns
+    /// the array as it lies there afterwards.
+    ///
+    /// # Errors
+    /// The stream has no buffer, or the backend refuses.
+    pub fn exchange(
+        &self,
+        operation: impl FnOnce(Span) -> Operation,
+        offset: Octets,
+        array: &[u8],
+    ) -> Result<Vec<u8>, PcmError> {
+        let driver = &self.stream.driver;
+        driver.put(offset, array)?;
+        tell(driver, &operation(Span { offset, length: Octets(array.len() as u64) }))?;
+        let mut answer = vec![0; array.len()];
+        driver.get(offset, &mut answer)?;
+        Ok(answer)
     }
 
     /// Closes: stops, frees, closes.

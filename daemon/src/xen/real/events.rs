@@ -64,7 +64,9 @@ impl Events for EventChannels {
             // Domain 0 can't be named, and kernels before 4.8 know no such request.
             match ioctl::restrict(self.device.as_fd(), domain.0) {
                 Ok(()) => debug!("event channels are restricted to domain {domain}"),
-                Err(errno) => debug!("event channels are not restricted to domain {domain}: {}", words(errno)),
+                Err(errno) => {
+                    debug!("event channels are not restricted to domain {domain}: {}", words(errno))
+                }
             }
             domain
         });

@@ -1,0 +1,151 @@
+//! The file in which the user's changes are remembered.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use tracing::{error, warn};
+
+use crate::mixer::Memory;
+
+/// The file's name in `$XDG_STATE_HOME/vsnd-bridge`.
+const FILE: &str = "domains.toml";
+/// More than anybody has domains for: a file that is longer is none of ours.
+const LONGEST: u64 = 1 << 20;
+/// The first line of the file.
+const HEAD: &str =
+    "# What you changed by vsnd-bridge's controls, by domain. vsnd-bridge writes this file.\n\n";
+
+/// The file.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+}
+
+/// Why a state can't be read.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("it is longer than {LONGEST} octets")]
+    TooLong,
+    #[error("{}", .0.to_string().trim_end().replace('\n', "; "))]
+    Parse(#[from] toml::de::Error),
+}
+
+impl StateFile {
+    /// The file in `$XDG_STATE_HOME/vsnd-bridge`, `~/.local/state` where that is unset. `None` when the environment names no
+    /// home.
+    pub fn default_path() -> Option<PathBuf> {
+        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?;
+        Some(base.join("vsnd-bridge").join(FILE))
+    }
+
+    /// Reads the file at `path`. One that can't be used is told of and kept aside as `domains.toml.bad`, and nothing is
+    /// remembered from before.
+    pub fn open(path: PathBuf) -> (Self, Memory) {
+        let memory = match read(&path) {
+            Ok(memory) => memory,
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
+            Err(fault) => {
+                let aside = path.with_extension("toml.bad");
+                error!(
+                    "volumes and permissions of before are forgotten, {} can't be used: {fault}",
+                    path.display()
+                );
+                match fs::rename(&path, &aside) {
+                    Ok(()) => error!(
+                        "the file is kept as {}; mend it and move it back while vsnd-bridge is stopped",
+                        aside.display()
+                    ),
+                    Err(error) => error!("nor can it be kept aside as {}: {error}", aside.display()),
+                }
+                Memory::default()
+            }
+        };
+        (Self { path }, memory)
+    }
+
+    /// Replaces the file's contents, whole or not at all.
+    pub fn save(&self, memory: &Memory) {
+        if let Err(error) = replace(&self.path, memory) {
+            warn!("volumes and permissions can't be remembered in {}: {error}", self.path.display());
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Memory, ReadError> {
+    if fs::metadata(path)?.len() > LONGEST {
+        return Err(ReadError::TooLong);
+    }
+    Ok(toml::from_str(&fs::read_to_string(path)?)?)
+}
+
+fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
+    let text = toml::to_string(memory).map_err(io::Error::other)?;
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(HEAD.as_bytes())?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::names::Domain;
+    use crate::mixer::{Change, Identity, Settings};
+    use crate::xen::DomId;
+    use vsnd_dbus::{Capture, CubicVolume};
+
+    fn identity() -> Identity {
+        let domain = Domain { id: DomId(1), name: Some("work \"1\"".to_owned()), uuid: None };
+        Identity::of(&domain).unwrap()
+    }
+
+    fn settings(memory: &Memory) -> Settings {
+        memory.settings(Some(&identity()), Capture::Ask)
+    }
+
+    #[test]
+    fn what_is_saved_is_there_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("not/there/yet/domains.toml");
+        let (file, mut memory) = StateFile::open(path.clone());
+        memory.remember(&identity(), Change::Volume(CubicVolume::try_from(0.3).unwrap()));
+        file.save(&memory);
+        memory.remember(&identity(), Change::Muted(true));
+        memory.remember(&identity(), Change::Capture(Capture::Deny));
+        file.save(&memory);
+        let (_, again) = StateFile::open(path.clone());
+        assert_eq!(settings(&again), settings(&memory));
+        assert_eq!(settings(&again).capture, Capture::Deny);
+        let files = fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(files, 1, "nothing else is left there");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_used_is_kept_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        for (what, content) in [
+            ("cut off", "[[domain]]\nname = \"wor".as_bytes().to_vec()),
+            ("no text", vec![0xff; 100]),
+            ("no volume", b"[[domain]]\nname = \"work\"\nvolume = 90.0\n".to_vec()),
+            ("no such key", b"[[domain]]\nname = \"work\"\nloud = true\n".to_vec()),
+            ("too long", vec![b'#'; LONGEST as usize + 1]),
+        ] {
+            fs::write(&path, &content).unwrap();
+            let (file, memory) = StateFile::open(path.clone());
+            assert_eq!(memory, Memory::default(), "{what}");
+            assert_eq!(fs::read(folder.path().join("domains.toml.bad")).unwrap(), content, "{what}");
+            assert!(!path.exists(), "{what}");
+            file.save(&memory);
+            assert!(fs::read_to_string(&path).unwrap().starts_with('#'));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Routes nodes as mixers do: by a note in the session manager's metadata, which it remembers for the next time, too.
+
+use std::sync::mpsc::Sender;
+
+use pipewire as pw;
+use pw::core::CoreRc;
+use pw::metadata::Metadata;
+use pw::properties::PropertiesBox;
+use pw::registry::{GlobalObject, Listener, RegistryRc};
+use pw::types::ObjectType;
+
+use super::connection::ConnectionKey;
+use super::thread::Happening;
+use crate::server::clean;
+
+/// A global object of the server's, kept for later.
+pub(super) type Global = GlobalObject<PropertiesBox>;
+
+/// The metadata on one connection. The fields drop in this order: everything before the registry it came from.
+pub(super) struct Router {
+    metadata: Option<Metadata>,
+    _listener: Listener,
+    registry: RegistryRc,
+}
+
+impl Router {
+    /// Looks for the session manager's metadata; `queue` is told of it.
+    pub(super) fn start(
+        core: &CoreRc,
+        key: ConnectionKey,
+        queue: &Sender<Happening>,
+    ) -> Result<Self, pw::Error> {
+        let registry = core.get_registry_rc()?;
+        let queue = queue.clone();
+        let listener = registry
+            .add_listener_local()
+            .global(move |global| {
+                let name = global.props.and_then(|properties| properties.get("metadata.name"));
+                if global.type_ == ObjectType::Metadata && name == Some("default") {
+                    let _ = queue.send(Happening::Metadata(key, global.to_owned()));
+                }
+            })
+            .register();
+        Ok(Self { metadata: None, _listener: listener, registry })
+    }
+
+    /// The metadata came, or came back with another session manager.
+    pub(super) fn found(&mut self, metadata: &Global) {
+        match self.registry.bind(metadata) {
+            Ok(metadata) => self.metadata = Some(metadata),
+            Err(error) => tracing::debug!(%error, "the session manager's metadata can't be had"),
+        }
+    }
+
+    /// Whether nodes can be routed.
+    pub(super) fn is_ready(&self) -> bool {
+        self.metadata.is_some()
+    }
+
+    /// Routes node `id` to the sink or source of a name; `None` leaves it to the session manager.
+    pub(super) fn route(&self, id: u32, target: Option<&str>) {
+        if let Some(metadata) = &self.metadata {
+            // A text with a zero in it would be the end of the program.
+            let target = target.map(clean);
+            metadata.set_property(
+                id,
+                "target.object",
+                target.as_ref().map(|_| "Spa:String"),
+                target.as_deref(),
+            );
+        }
+    }
+}
