@@ -7,6 +7,7 @@
 pub mod bridge;
 pub mod config;
 pub mod control;
+mod guess;
 pub mod guest;
 pub mod mixer;
 pub mod realtime;
@@ -16,4 +17,5 @@ pub mod sim;
 pub mod sndif;
 pub mod state;
 pub mod stream;
+mod targets;
 pub mod xen;
