@@ -120,7 +120,7 @@ install: $(PROGRAMS)
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_vsndctl
 	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/vsndctl.fish
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg docs/*.png
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
 	install -D -m 755 -t $(DESTDIR)$(DOCDIR)/examples contrib/examples/vsnd-ask-capture

@@ -39,4 +39,4 @@ wait_for sh -c 'xwininfo -root -tree | grep -q "Volume Control"'
 sleep 3
 xdotool search --name 'Volume Control' windowmove 0 0 windowsize 900 520 || :
 sleep 1
-import -window root "$picture"
+import -window root -crop 900x275+0+0 +repage "$picture"

@@ -16,6 +16,9 @@ const FIRST_CYCLE: Nanos = Nanos::from_millis(1_500);
 const MISSED_CYCLES: Nanos = Nanos::from_millis(60);
 /// A clock that nobody called for so long was not running.
 const STOOD_STILL: Nanos = Nanos::from_millis(200);
+/// A clock that was called so late was held up, and mostly the server with it: that no cycle came meanwhile says nothing of
+/// the node.
+const HELD_UP: Nanos = Nanos::from_millis(30);
 
 /// The reader of a ring that no node serves: playback is consumed unheard, capture is silence, the position runs on.
 #[derive(Debug, Default)]
@@ -28,6 +31,10 @@ pub struct NullClock {
     in_vain: bool,
     /// The run goes on after a bridge before.
     goes_on: bool,
+    /// When it was last called.
+    called: Nanos,
+    /// Since when it was called in time.
+    watching_since: Nanos,
     driving: Option<Driving>,
 }
 
@@ -39,8 +46,6 @@ struct Driving {
     /// By how many frames what is given is ahead of what is heard: as it was when the node fell silent, so that the position
     /// which the guest is told neither jumps nor waits.
     ahead: i64,
-    /// When it was last called.
-    called: Nanos,
 }
 
 impl NullClock {
@@ -49,7 +54,7 @@ impl NullClock {
     pub fn start(&mut self, ring: &PcmRing, now: Nanos) -> bool {
         let waits = self.waits_for_node(ring);
         let patience = if waits { FIRST_CYCLE } else { Nanos(0) };
-        *self = Self { started: now, patience, in_vain: self.in_vain, ..Self::default() };
+        *self = Self { in_vain: self.in_vain, ..Self::begun(now, patience) };
         waits
     }
 
@@ -57,7 +62,11 @@ impl NullClock {
     /// isn't known yet.
     pub fn go_on(&mut self, now: Nanos, patience: Nanos) {
         let patience = patience.clamp(Nanos(0), FIRST_CYCLE);
-        *self = Self { started: now, patience, goes_on: true, ..Self::default() };
+        *self = Self { goes_on: true, ..Self::begun(now, patience) };
+    }
+
+    fn begun(now: Nanos, patience: Nanos) -> Self {
+        Self { started: now, patience, called: now, watching_since: now, ..Self::default() }
     }
 
     /// Whether a start is to wait for a node.
@@ -65,9 +74,13 @@ impl NullClock {
         ring.is_attached() && !self.in_vain
     }
 
-    /// Moves the ring to where it should be at `now` if no node does. Called for every running stream at least as often
-    /// as its events are due. Returns whether this clock drives the ring.
+    /// Moves the ring to where it should be at `now` if no node does. Called for every running stream at least every 10 ms.
+    /// Returns whether this clock drives the ring.
     pub fn drive(&mut self, ring: &PcmRing, now: Nanos) -> bool {
+        let away = now - std::mem::replace(&mut self.called, now);
+        if away > HELD_UP {
+            self.watching_since = now;
+        }
         if self.is_served(ring, now) {
             self.driving = None;
             return false;
@@ -77,9 +90,9 @@ impl NullClock {
             return false;
         }
         // A machine that stood still, or slept, plays nothing meanwhile: a guest can't follow a jump of a whole ring.
-        let driving = self.driving.filter(|driving| now - driving.called < STOOD_STILL);
+        let driving = self.driving.filter(|_| away < STOOD_STILL);
         let driving = driving.unwrap_or_else(|| self.take_over(ring, cursor.position, now));
-        self.driving = Some(Driving { called: now, ..driving });
+        self.driving = Some(driving);
         let target = driving.from + (now - driving.since).frames(ring.format().rate());
         if target > cursor.position {
             ring.pass_unheard(target - cursor.position);
@@ -95,7 +108,9 @@ impl NullClock {
             self.in_vain = false;
             let cycle = ring.timing().map_or(Frames(0), |timing| timing.cycle);
             let missed = MISSED_CYCLES.max(Nanos(2 * cycle.duration(ring.format().rate()).0));
-            return ring.is_attached() && now < served + missed;
+            // Once it was replaced, nothing but a cycle tells that it is back.
+            let silent_since = if self.driving.is_some() { served } else { served.max(self.watching_since) };
+            return ring.is_attached() && now < silent_since + missed;
         }
         if self.driving.is_some() || !(ring.is_attached() || self.goes_on) {
             return false;
@@ -121,7 +136,7 @@ impl NullClock {
                 Direction::Capture => ahead.saturating_sub(since.min(signed(cycle))),
             }
         });
-        Driving { since: now, from: position, ahead, called: now }
+        Driving { since: now, from: position, ahead }
     }
 }
 

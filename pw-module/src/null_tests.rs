@@ -24,6 +24,14 @@ fn started(ring: &PcmRing) -> (NullClock, bool) {
     (clock, waits)
 }
 
+/// Calls the clock as often as a running stream does, up to `end`; whether it drives then.
+fn driven_until(clock: &mut NullClock, ring: &PcmRing, end: Nanos) -> bool {
+    while clock.called + ms(10) < end {
+        clock.drive(ring, clock.called + ms(10));
+    }
+    clock.drive(ring, end)
+}
+
 #[test]
 fn without_a_node_the_clock_drives_from_the_first_frame() {
     let ring = ring();
@@ -40,7 +48,7 @@ fn a_node_is_waited_for_and_replaced_when_it_falls_silent() {
     let (mut clock, waits) = started(&ring);
     assert!(waits && !clock.drive(&ring, ms(1_499)));
     ring.play(ms(1_499), &mut [0; 400]);
-    assert!(!clock.drive(&ring, ms(1_558)));
+    assert!(!driven_until(&mut clock, &ring, ms(1_558)));
     assert_eq!(ring.missed_cycles(), 0);
     assert!(clock.drive(&ring, ms(1_560)));
     assert!(clock.drive(&ring, ms(1_570)));
@@ -128,9 +136,24 @@ fn what_was_given_is_heard_by_the_time_the_clock_takes_over() {
     let (mut clock, _) = started(&ring);
     ring.play(ms(1), &mut [0; 4 * 960]);
     ring.publish(Timing { at: ms(1), heard: 0, given: Frames(16), cycle: Frames(960) });
-    assert!(clock.drive(&ring, ms(500)));
+    assert!(driven_until(&mut clock, &ring, ms(61)));
     let timing = ring.timing().unwrap();
     assert_eq!((timing.heard, timing.given), (16, Frames(16)));
+}
+
+/// Who was held up itself has not seen a node fall silent: the cycles that it missed come after it, all at once, and find the
+/// ring where they left it.
+#[test]
+fn a_node_that_stood_still_with_the_machine_is_not_replaced() {
+    let ring = ring();
+    let _node = ring.attach();
+    let (mut clock, _) = started(&ring);
+    ring.play(ms(1), &mut [0; 400]);
+    assert!(!clock.drive(&ring, ms(10)));
+    assert!(!clock.drive(&ring, ms(110)), "a stall of 100 ms");
+    assert!(!driven_until(&mut clock, &ring, ms(169)), "it has as long as ever to go on");
+    assert_eq!((ring.cursor().position, ring.missed_cycles()), (Frames(16), 0));
+    assert!(clock.drive(&ring, ms(170)), "it does not");
 }
 
 #[test]

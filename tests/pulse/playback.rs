@@ -1,6 +1,8 @@
 //! What a sink hears of a ring.
 
+use rustix::process::{Pid, Signal, kill_process};
 use vsnd_pw_module::{Direction, NodeState, Role, SampleFormat, SoundServer, StreamFormat};
+use vsnd_tests::pipewire::Sound;
 use vsnd_tests::pulse::{PrivatePulse, SINK};
 use vsnd_tests::rings::{Busy, Feeder, heard, noise};
 
@@ -178,6 +180,36 @@ fn the_ring_runs_on_through_an_underrun() {
     assert!(timing.given.0 > 10_000 && timing.heard > 0, "{timing:?}");
     assert!(ring.starved().0 >= 20_000);
     assert_eq!(ring.underruns(), 1);
+}
+
+/// A server that gets no processor for a while runs out of frames. It waits for more: whatever it is given until the news of it has
+/// come here is heard after the gap.
+#[test]
+fn a_server_that_stood_still_loses_no_frame() {
+    const FRAMES: u64 = 60_000;
+    let desk = Desk::pulse();
+    let Private::Pulse(pulse) = &desk.private else { unreachable!() };
+    let process = Pid::from_raw(pulse.process().unwrap() as i32).unwrap();
+    let ear = desk.ear();
+    let (format, ring) = simple_ring(Direction::Playback, FRAMES);
+    let node = desk.open(&spec("alpha", Direction::Playback, format), &ring);
+    write(&ring, 0, FRAMES);
+    ring.start();
+    node.start();
+    for stop in 1..=4 {
+        passed(&ring, stop * 10_000);
+        kill_process(process, Signal::STOP).unwrap();
+        sleep(150);
+        kill_process(process, Signal::CONT).unwrap();
+    }
+    passed(&ring, FRAMES);
+    ring.close();
+    drop(node);
+    // Silence for longer than in any gap.
+    let ends = |sound: &Sound| sound.ended > 0 && sound.samples.iter().rev().take(48_000).all(|s| *s == 0.0);
+    ear.wait("the whole sound", |sound| ends(sound).then_some(()));
+    assert!(ring.missed_cycles() > 0, "it did not run dry");
+    judge(&desk, &ear.finish().sounds().concat(), &expected(format, 0, FRAMES), "the sound").unwrap();
 }
 
 /// PulseAudio has no sinks or sources of clients: the user is told, and the guest runs on its clock.

@@ -107,8 +107,8 @@ pub(super) fn latency(format: StreamFormat, period: Frames) -> Frames {
 /// How much a stream keeps in the server. It moves a quarter of its latency at a time: with `ADJUST_LATENCY` the server
 /// gives half of what is beyond two such steps to the device, so that half a latency is left for this side to answer in.
 ///
-/// Playback has no `prebuf`: the server's read index then runs on through an underrun instead of waiting, as a
-/// converter's does.
+/// A server that ran out of frames waits for a whole latency of them (`prebuf`). Without that its read index would run on,
+/// and take what is written before the news of it has come here for too late: frames that nobody hears.
 pub(super) fn buffers(format: StreamFormat, period: Frames, direction: Direction) -> BufferAttr {
     let latency = latency(format, period);
     let octets = |frames: u64| u32::try_from(format.octets(Frames(frames)).0).unwrap_or(ANY);
@@ -116,7 +116,7 @@ pub(super) fn buffers(format: StreamFormat, period: Frames, direction: Direction
     match direction {
         Direction::Playback => {
             let maxlength = octets(latency.0 * 4);
-            BufferAttr { maxlength, tlength: whole, prebuf: 0, minreq: step, fragsize: ANY }
+            BufferAttr { maxlength, tlength: whole, prebuf: whole, minreq: step, fragsize: ANY }
         }
         Direction::Capture => {
             let maxlength = octets(u64::from(format.rate()));

@@ -11,7 +11,7 @@ use crate::units::{Frames, Nanos};
 use crate::{Direction, PcmRing, Timing};
 
 /// Blocks of silence after which a server that still doesn't tell that it plays gets the ring's frames all the same.
-const LONGEST_DRY: u32 = 16;
+const LONGEST_PRELUDE: u32 = 16;
 
 /// The frames that are moved at a time at most; formats are converted in memory for as many.
 const LONGEST: Frames = Frames(8192);
@@ -48,9 +48,11 @@ pub(super) struct Process {
     cycle: Frames,
     /// The stream position behind the last frame that came from the ring.
     sounded: i64,
-    /// Blocks that were silent because the server has no frames, at the beginning or after an interruption, and hasn't told
-    /// yet that it plays again: what it is given meanwhile may be too late to be heard. `None` while it plays.
-    dry: Option<u32>,
+    /// Blocks of silence that the server was given before it told that it plays; `None` from then on. What it is given before may
+    /// wait for long: a START is answered, and a guest awaits its first period, when the ring's first frames are taken.
+    prelude: Option<u32>,
+    /// The stream position where the server ran out of frames last: it stood still there until it was given more.
+    ran_dry_at: i64,
     line: Line,
     /// When frames that the server had at once came here, of recorded ones: the line through the blocks that came soonest.
     arrivals: Line,
@@ -72,7 +74,8 @@ impl Process {
             given: Frames(0),
             cycle: Frames(0),
             sounded: 0,
-            dry: Some(0),
+            prelude: Some(0),
+            ran_dry_at: 0,
             line,
             arrivals,
             told: None,
@@ -96,21 +99,14 @@ impl Process {
 
     /// Fills `out`, whole frames, with what is played next.
     pub(super) fn play(&mut self, now: Nanos, out: &mut [u8]) {
-        self.dry = self.dry.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_DRY);
-        let first = if self.dry.is_some() || self.lease.has_ended() {
+        self.prelude = self.prelude.map(|blocks| blocks + 1).filter(|blocks| *blocks <= LONGEST_PRELUDE);
+        let first = if self.prelude.is_some() || self.lease.has_ended() {
             self.converter.format().fill_silence(out);
             None
         } else {
             self.converter.play(out, |out| self.ring.play(now, out))
         };
         self.account(first, out.len());
-    }
-
-    /// Fills `out`, whole frames, with silence for a time that the server has already played: the frames of the ring
-    /// come after it, whole and with the same latency.
-    pub(super) fn play_late(&mut self, out: &mut [u8]) {
-        self.converter.format().fill_silence(out);
-        self.moved = self.moved.saturating_add(self.frames(out.len()));
     }
 
     /// Puts `input`, whole frames, into the ring.
@@ -141,14 +137,14 @@ impl Process {
         }
     }
 
-    /// The server ran out of frames when it had read `octets` of them.
+    /// The server ran out of frames when it had read `octets` of them, and waits for more.
     pub(super) fn ran_dry(&mut self, octets: u64) {
-        let at = i64::try_from(octets).unwrap_or(0) / self.frame() as i64;
+        self.ran_dry_at = i64::try_from(octets).unwrap_or(0) / self.frame() as i64;
         // Behind the last frame so far the silence is only heard if the ring goes on.
-        if at < self.sounded || (self.offset.is_some() && self.ring.cursor().running) {
+        if self.ran_dry_at < self.sounded || (self.offset.is_some() && self.ring.cursor().running) {
             self.ring.missed_cycle();
         }
-        self.dry = Some(0);
+        self.line.reset();
     }
 
     fn frames(&self, octets: usize) -> i64 {
@@ -173,7 +169,15 @@ impl Process {
         let size = self.frame() as i64;
         let latency = report.latency.saturating_mul(rate) / 1_000_000;
         let position = match self.direction() {
-            Direction::Playback => (report.read_index / size).saturating_sub(latency),
+            Direction::Playback => {
+                let read = report.read_index / size;
+                // It stood still, or is about to.
+                if !report.playing || read <= self.ran_dry_at {
+                    return;
+                }
+                self.prelude = None;
+                read.saturating_sub(latency)
+            }
             // Counted from what was taken over here, because frames that the server lost are in its indices only.
             Direction::Capture => {
                 let waiting = report.write_index.saturating_sub(report.read_index) / size;
@@ -181,9 +185,6 @@ impl Process {
             }
         };
         self.line.report(report.at, position);
-        if report.playing {
-            self.dry = None;
-        }
         self.told = Some(position);
         // Between a block and the report after it the ring may have been stopped, or taken over.
         let cursor = self.ring.cursor();
@@ -245,7 +246,7 @@ mod tests {
         let pages = Pages::anonymous(9600 * 4).unwrap();
         let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
         let mut process = Process::new(Arc::clone(&ring), Arc::default(), carrier(format).unwrap());
-        process.dry = None;
+        process.prelude = None;
         (process, ring)
     }
 
@@ -281,18 +282,6 @@ mod tests {
         );
         assert_eq!(timing.heard, 980 - 48 - 1_464 + 48, "the report before was the better one");
         assert!(!process.all_heard());
-    }
-
-    #[test]
-    fn silence_for_a_time_that_is_over_moves_the_stream_and_not_the_ring() {
-        let (mut process, ring) = process(Direction::Playback);
-        ring.start();
-        played(&mut process, 480);
-        process.play_late(&mut [1; 4 * 100]);
-        played(&mut process, 480);
-        assert_eq!(ring.cursor().position, Frames(496));
-        process.report(report(10, 1_060, 580, 0));
-        assert_eq!(ring.timing().unwrap().heard, 16, "what follows the late silence");
     }
 
     #[test]
@@ -354,26 +343,53 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_frames_gets_silence_until_it_plays() {
+    fn a_server_gets_silence_until_it_plays() {
         let (mut process, ring) = process(Direction::Playback);
+        process.prelude = Some(0);
         ring.start();
-        process.ran_dry(0);
         played(&mut process, 4_800);
-        assert_eq!((ring.cursor().position, ring.missed_cycles()), (Frames(0), 0), "a beginning");
-        process.report(report(10, 4_800, 100, 0));
+        process.report(Report { playing: false, ..report(10, 4_800, 0, 0) });
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(0));
+        process.report(report(20, 5_280, 480, 0));
         played(&mut process, 480);
         assert_eq!(ring.cursor().position, Frames(16));
-        process.ran_dry(5_280 * 4);
-        assert_eq!(ring.missed_cycles(), 1);
-        played(&mut process, 480);
-        assert_eq!(ring.cursor().position, Frames(16), "nothing is given away");
-        for _ in 0..LONGEST_DRY {
+    }
+
+    #[test]
+    fn a_server_that_never_tells_that_it_plays_gets_the_ring_in_the_end() {
+        let (mut process, ring) = process(Direction::Playback);
+        process.prelude = Some(0);
+        ring.start();
+        for _ in 0..LONGEST_PRELUDE {
             played(&mut process, 480);
         }
-        assert_eq!(ring.cursor().position, Frames(496), "it never told that it plays");
+        assert_eq!(ring.cursor().position, Frames(0));
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(16));
+    }
+
+    /// It stands still until it is filled up, so nothing that it is given is lost, and nothing that it told before says
+    /// where it is.
+    #[test]
+    fn a_server_that_ran_dry_goes_on_where_it_stopped() {
+        let (mut process, ring) = process(Direction::Playback);
+        process.ran_dry(0);
+        assert_eq!(ring.missed_cycles(), 0, "a beginning");
+        ring.start();
+        played(&mut process, 480);
+        process.report(report(10, 480, 240, 0));
+        process.ran_dry(480 * 4);
+        assert_eq!(ring.missed_cycles(), 1);
+        process.report(report(15, 480, 480, 0));
+        process.report(Report { playing: false, ..report(40, 480, 480, 0) });
+        played(&mut process, 480);
+        assert_eq!(ring.cursor().position, Frames(496), "given at once");
+        process.report(report(60, 960, 720, 0));
+        let timing = ring.timing().unwrap();
+        assert_eq!((timing.at, timing.heard), (Nanos::from_millis(60), 496 - 240));
         ring.stop();
-        let played_so_far = process.moved;
-        process.ran_dry(4 * (played_so_far as u64 - 10));
+        process.ran_dry(4 * 950);
         assert_eq!(ring.missed_cycles(), 2, "told after the stop");
         played(&mut process, 480);
         process.ran_dry(4 * process.moved as u64);

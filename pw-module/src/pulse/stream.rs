@@ -214,10 +214,6 @@ impl Stream {
     fn write(&mut self) -> Option<bool> {
         let frame = self.process.frame();
         let writable = self.stream.writable_size()?;
-        let room = self.stream.get_buffer_attr().map_or(writable, |granted| granted.tlength as usize);
-        // More room than there is in an empty queue: the server has played on without us for so long.
-        let mut late = writable.saturating_sub(room);
-        late -= late % frame;
         let mut left = writable - writable % frame;
         if left == 0 {
             return None;
@@ -230,12 +226,7 @@ impl Stream {
                 let _ = self.stream.cancel_write();
                 return Some(false);
             };
-            let (behind, ahead) = block.split_at_mut(late.min(block.len()));
-            self.process.play_late(behind);
-            if !ahead.is_empty() {
-                self.process.play(monotonic_now(), ahead);
-            }
-            late -= behind.len();
+            self.process.play(monotonic_now(), block);
             left -= block.len();
             // The memory is the library's own, which it sends without another copy.
             if self.stream.write(block, None, 0, SeekMode::Relative).is_err() || left == 0 {
