@@ -96,7 +96,7 @@ fn a_sink_that_comes_later_can_be_routed_to_until_it_goes() {
 /// PulseAudio has no such devices.
 #[test]
 fn a_device_of_the_bridges_own_is_nothing_to_route_to() {
-    let desk = Desk::pipewire("[default]\ncapture = \"allow\"\nrole = \"device\"\n");
+    let desk = Desk::start(Private::pipewire(), "[default]\ncapture = \"allow\"\nrole = \"device\"\n");
     let pcm = desk.open(Direction::Capture);
     pcm.start().unwrap();
     let node = desk.stream(CAPTURE).node_name;
@@ -112,7 +112,7 @@ fn a_device_of_the_bridges_own_is_nothing_to_route_to() {
 
 #[test]
 fn any_name_is_taken_while_no_server_is_there() {
-    let mut desk = Desk::pulse("");
+    let mut desk = Desk::start(Private::pulse(), "");
     let stream = desk.stream_proxy(PLAYBACK);
     let Private::Pulse(pulse) = &mut desk.private else { unreachable!() };
     pulse.crash();
