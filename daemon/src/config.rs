@@ -42,6 +42,7 @@ pub use vsnd_dbus::Capture;
 use vsnd_pw_module::Role;
 use wildmatch::WildMatch;
 
+use crate::guess::probably_meant;
 use limits::LimitKeys;
 pub use limits::{GuestLimits, TotalLimits};
 
@@ -272,7 +273,8 @@ fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     let mut message = error.message().trim_end().replace('\n', ", ");
-    if let Some(meant) = text.get(span).and_then(probably_meant) {
+    let written = text.get(span).unwrap_or_default().trim_matches(['"', '\'']);
+    if let Some(meant) = probably_meant(written, WORDS) {
         message.push_str(&format!("; did you mean `{meant}`?"));
     }
     ConfigError::Parse {
@@ -281,16 +283,6 @@ fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
         column: before[line_start..].chars().count() + 1,
         message,
     }
-}
-
-fn probably_meant(written: &str) -> Option<&'static str> {
-    let written = written.trim_matches(['"', '\'']);
-    WORDS
-        .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(&written.to_lowercase(), word), word))
-        .filter(|&(distance, word)| distance <= 2 && distance < word.len() / 2 + 1 && word != written)
-        .min()
-        .map(|(_, word)| word)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::guest::names::{Domain, Place};
 use crate::mixer::{Change, Identity, Memory, Settings};
 use crate::state::StateFile;
 use crate::stream::{StreamSetup, Strip, lock};
+use crate::targets::Targets;
 use crate::xen::DomId;
 
 /// How often a domain may ask for the microphone: a guest must not be able to flood the desktop with questions.
@@ -39,6 +40,8 @@ struct Shared {
 struct State {
     /// The sound server that answers, by name and version; `None` while none does.
     server: Option<String>,
+    /// What it has.
+    targets: Targets,
     memory: Memory,
     domains: BTreeMap<DomId, Entry>,
     /// Domains that the user is to be asked about, and was not yet.
@@ -72,7 +75,8 @@ impl Control {
     /// Carries a command out; when this returns it holds, and the next snapshot shows it.
     ///
     /// # Errors
-    /// [`Refusal::Gone`]: there is no such domain or stream.
+    /// [`Refusal::Gone`]: there is no such domain or stream. [`Refusal::Invalid`]: the sound server has no such sink or source; while
+    /// none answers, any name is taken, and tried when one does.
     pub fn obey(&self, command: Command) -> Result<(), Refusal> {
         match command {
             Command::SetVolume { domain, volume } => self.change(domain, Change::Volume(volume)),
@@ -103,7 +107,12 @@ impl Control {
         let state = lock(&self.shared.state);
         let entry = known(id).and_then(|id| state.domains.get(&id)).ok_or_else(|| no_domain(id))?;
         let no_stream = || Refusal::Gone(format!("domain {id} has no stream {stream}"));
-        entry.strips.get(&Place::from(stream)).ok_or_else(no_stream)?.set_target(target);
+        let strip = entry.strips.get(&Place::from(stream)).ok_or_else(no_stream)?;
+        if let Some(target) = target.as_ref().filter(|_| state.server.is_some()) {
+            let checked = state.targets.check(strip.direction(), target);
+            checked.map_err(|unknown| Refusal::Invalid(unknown.to_string()))?;
+        }
+        strip.set_target(target);
         drop(state);
         self.shared.changed();
         Ok(())
@@ -120,6 +129,8 @@ impl Control {
         let domains = state.domains.iter().map(|(id, entry)| (DomainId(id.0.into()), entry.snapshot()));
         BridgeState {
             server: state.server.clone().unwrap_or_else(|| "null".to_owned()),
+            sinks: state.targets.sinks.clone(),
+            sources: state.targets.sources.clone(),
             domains: domains.collect(),
         }
     }
@@ -225,9 +236,8 @@ impl Control {
         let mut state = lock(&self.shared.state);
         match event {
             ServerEvent::Connected(info) => state.server = Some(info.to_string()),
-            ServerEvent::Lost(_) => state.server = None,
-            // Streams are the same on a server without a sink.
-            ServerEvent::Plays(_) => return,
+            ServerEvent::Lost(_) => (state.server, state.targets) = Default::default(),
+            ServerEvent::Targets(targets) => state.targets = targets.into(),
             ServerEvent::Node(event) => {
                 state.of_node(&event.client, &event.node, |strip| strip.set_node_state(event.state.clone()));
             }

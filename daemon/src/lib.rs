@@ -10,6 +10,7 @@ compile_error!("one guest's fault would end every guest's sound: build with pani
 pub mod bridge;
 pub mod config;
 pub mod control;
+mod guess;
 pub mod guest;
 pub mod mixer;
 pub mod realtime;
@@ -19,4 +20,5 @@ pub mod sim;
 pub mod sndif;
 pub mod state;
 pub mod stream;
+mod targets;
 pub mod xen;

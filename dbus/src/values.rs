@@ -126,7 +126,7 @@ words! {
 
 /// The name of a sink or source, as the sound server calls it (`node.name` of PipeWire, the name of a sink or source of
 /// PulseAudio).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NodeName(String);
 
 /// A text that can't be the name of a node.

@@ -46,7 +46,7 @@ pub use pages::{Access, Counters, OutOfRange, Pages};
 pub use ring::{Attachment, Direction, PcmRing, RingClosed, Stopped};
 pub use server::{
     Bounds, Client, Node, NodeEvent, NodeSpec, NodeState, Role, ServerEvent, ServerInfo, SoundServer,
-    UserVolume, VolumeEvent,
+    Targets, UserVolume, VolumeEvent,
 };
 pub use switch::{Presence, Switch, prefer};
 pub use timing::Timing;

@@ -1,5 +1,6 @@
 //! What a sound server is to the bridge: a place where rings become nodes.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -131,12 +132,21 @@ impl fmt::Display for ServerInfo {
     }
 }
 
+/// What nodes can be routed to, by the names that the server gives it. Devices that rings are shown as are left out: a guest isn't
+/// heard on itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Where playback can go.
+    pub sinks: BTreeSet<String>,
+    /// Where capture can come from; among them PulseAudio counts the monitors of sinks.
+    pub sources: BTreeSet<String>,
+}
+
 /// What a server tells the bridge, from its own thread.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ServerEvent {
-    /// Whether the server has a sink to play on. Told before [`Connected`](Self::Connected), and when it changes; a server that
-    /// never tells is taken to have one.
-    Plays(bool),
+    /// What the server has to play on and to record from. Told before [`Connected`](Self::Connected), and when it changes.
+    Targets(Targets),
     /// The server answered.
     Connected(ServerInfo),
     /// The server went away; the text says what was seen.

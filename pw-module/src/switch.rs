@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::server::{Bounds, Node, NodeSpec, ServerEvent, ServerInfo, SoundServer};
+use crate::server::{Bounds, Node, NodeSpec, ServerEvent, ServerInfo, SoundServer, Targets};
 use crate::{PcmRing, SampleFormat};
 
 /// What is known of a server.
@@ -18,7 +18,7 @@ pub struct Presence {
 impl Presence {
     fn note(&mut self, event: &ServerEvent) {
         match event {
-            ServerEvent::Plays(plays) => self.is_silent = !plays,
+            ServerEvent::Targets(targets) => self.is_silent = targets.sinks.is_empty(),
             ServerEvent::Connected(info) => self.info = Some(info.clone()),
             ServerEvent::Lost(_) => *self = Self::default(),
             ServerEvent::Node(_) | ServerEvent::Volume(_) => (),
@@ -69,7 +69,20 @@ struct Slot {
     /// `None` until it has started.
     server: Option<Box<dyn SoundServer>>,
     presence: Presence,
+    /// What it told last of what it has.
+    targets: Option<Targets>,
     is_sought: bool,
+}
+
+impl Slot {
+    fn note(&mut self, event: &ServerEvent) {
+        self.presence.note(event);
+        match event {
+            ServerEvent::Targets(targets) => self.targets = Some(targets.clone()),
+            ServerEvent::Lost(_) => self.targets = None,
+            _ => (),
+        }
+    }
 }
 
 /// A node that has a handle.
@@ -159,7 +172,8 @@ impl Board {
 impl State {
     /// The place of a server that is about to start.
     fn reserve(&mut self) -> usize {
-        self.servers.push(Slot { server: None, presence: Presence::default(), is_sought: true });
+        let presence = Presence::default();
+        self.servers.push(Slot { server: None, presence, targets: None, is_sought: true });
         self.servers.len() - 1
     }
 
@@ -169,7 +183,7 @@ impl State {
 
     fn take_in(&mut self, place: usize, event: ServerEvent) {
         let Some(slot) = self.servers.get_mut(place) else { return };
-        slot.presence.note(&event);
+        slot.note(&event);
         let is_told = match event {
             // Also of nodes on a server that went, and is waited for.
             ServerEvent::Node(_) | ServerEvent::Volume(_) => self.chosen == place,
@@ -200,11 +214,9 @@ impl State {
         }
         if self.told != Some(best) {
             self.told = Some(best);
-            let Some(Presence { info, is_silent }) = self.servers.get(best).map(|slot| &slot.presence) else {
-                return;
-            };
-            self.news.extend(is_silent.then_some(ServerEvent::Plays(false)));
-            self.news.extend(info.clone().map(ServerEvent::Connected));
+            let Some(Slot { presence, targets, .. }) = self.servers.get(best) else { return };
+            self.news.extend(targets.clone().map(ServerEvent::Targets));
+            self.news.extend(presence.info.clone().map(ServerEvent::Connected));
         }
     }
 

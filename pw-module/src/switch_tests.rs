@@ -44,6 +44,11 @@ impl Server {
         self.tell(ServerEvent::Connected(info));
     }
 
+    fn plays_to(&self, sinks: &[&str]) {
+        let sinks = sinks.iter().map(|&sink| sink.to_owned()).collect();
+        self.tell(ServerEvent::Targets(Targets { sinks, ..Targets::default() }));
+    }
+
     fn lose(&self) {
         self.tell(ServerEvent::Lost("killed".to_owned()));
     }
@@ -124,7 +129,7 @@ impl Bench {
         let telling = Arc::clone(&told);
         let switch = Switch::new(move |event| {
             lock(&telling).push(match event {
-                ServerEvent::Plays(plays) => format!("plays: {plays}"),
+                ServerEvent::Targets(targets) => format!("sinks: {:?}", targets.sinks),
                 ServerEvent::Connected(info) => format!("connected to {}", info.name),
                 ServerEvent::Lost(_) => "lost".to_owned(),
                 ServerEvent::Node(event) => event.node,
@@ -240,12 +245,12 @@ fn what_another_server_does_is_nobodys_business() {
 fn a_server_is_looked_for_while_none_before_it_plays() {
     let bench = Bench::new();
     assert_eq!(bench.second.sought(), None, "from the beginning");
-    bench.first.tell(ServerEvent::Plays(true));
+    bench.first.plays_to(&["sink"]);
     bench.first.connect("first", false);
     assert_eq!(bench.second.sought(), Some(false));
-    bench.first.tell(ServerEvent::Plays(false));
+    bench.first.plays_to(&[]);
     assert_eq!(bench.second.sought(), Some(true));
-    bench.first.tell(ServerEvent::Plays(true));
+    bench.first.plays_to(&["sink"]);
     bench.first.lose();
     assert_eq!((bench.first.sought(), bench.second.sought()), (None, Some(true)));
 }
@@ -254,19 +259,43 @@ fn a_server_is_looked_for_while_none_before_it_plays() {
 fn a_server_without_a_sink_has_the_nodes_only_if_no_other_plays() {
     let bench = Bench::new();
     let _node = bench.open();
-    bench.first.tell(ServerEvent::Plays(false));
+    bench.first.plays_to(&[]);
     bench.first.connect("first", false);
     bench.second.connect("second", false);
     assert_eq!((bench.first.nodes().len(), bench.second.nodes().len()), (0, 1));
-    bench.first.tell(ServerEvent::Plays(true));
+    bench.first.plays_to(&["sink"]);
     assert_eq!((bench.first.nodes().len(), bench.second.nodes().len()), (1, 0));
     bench.second.lose();
-    bench.first.tell(ServerEvent::Plays(false));
+    bench.first.plays_to(&[]);
     assert_eq!(bench.first.nodes().len(), 1);
     assert_eq!(
         bench.told(),
-        ["plays: false", "connected to first", "connected to second", "connected to first", "plays: false"]
+        [
+            "sinks: {}",
+            "connected to first",
+            "connected to second",
+            "sinks: {\"sink\"}",
+            "connected to first",
+            "sinks: {}"
+        ]
     );
+}
+
+#[test]
+fn what_there_is_to_play_on_is_told_of_the_server_that_has_the_nodes() {
+    let bench = Bench::new();
+    bench.second.plays_to(&["usb"]);
+    bench.second.connect("second", false);
+    bench.second.plays_to(&["hdmi", "usb"]);
+    let second = ["sinks: {\"usb\"}", "connected to second", "sinks: {\"hdmi\", \"usb\"}"];
+    assert_eq!(bench.told(), second);
+    bench.first.plays_to(&["sink"]);
+    assert_eq!(bench.told(), [""; 0], "it hasn't answered yet");
+    bench.first.connect("first", false);
+    bench.second.plays_to(&["usb"]);
+    assert_eq!(bench.told(), ["sinks: {\"sink\"}", "connected to first"]);
+    bench.first.lose();
+    assert_eq!(bench.told(), ["lost", "sinks: {\"usb\"}", "connected to second"]);
 }
 
 #[test]

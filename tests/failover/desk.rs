@@ -122,8 +122,10 @@ impl Desk {
 
     /// Waits until the server has no sink, or has one.
     pub fn plays(&self, wanted: bool) {
-        self.events
-            .event("change of its sinks", |event| (*event == ServerEvent::Plays(wanted)).then_some(()));
+        self.events.event("change of its sinks", |event| match event {
+            ServerEvent::Targets(targets) => (targets.sinks.is_empty() != wanted).then_some(()),
+            _ => None,
+        });
     }
 
     /// What was told and nobody waited for.

@@ -14,7 +14,7 @@ use vsnd_bridge::session_bus;
 use vsnd_bridge::state::StateFile;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
-use vsnd_pw_module::{NodeState, ServerEvent};
+use vsnd_pw_module::{NodeState, ServerEvent, Targets};
 use zbus::Connection;
 
 use super::RunArgs;
@@ -83,9 +83,11 @@ fn control() -> Control {
 fn log_event(event: ServerEvent) {
     match event {
         ServerEvent::Connected(server) => info!("{server} answers"),
-        ServerEvent::Plays(true) => info!("the sound server has a sink"),
-        ServerEvent::Plays(false) => {
+        ServerEvent::Targets(targets) if targets.sinks.is_empty() => {
             warn!("the sound server has no sink, guests run on the clock until it has one")
+        }
+        ServerEvent::Targets(Targets { sinks, sources }) => {
+            info!("the sound server has the sinks {sinks:?} and the sources {sources:?}")
         }
         ServerEvent::Lost(why) => {
             warn!("the sound server went away, guests run on the clock until it is back: {why}")

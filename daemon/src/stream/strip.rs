@@ -122,6 +122,11 @@ impl Strip {
         self.place
     }
 
+    /// Playback or capture, as the guest sees it.
+    pub fn direction(&self) -> Direction {
+        self.direction
+    }
+
     // ---- for the guest --------------------------------------------------------------------------------------------
 
     /// OPEN: `ring` has its volume before the first sample, and a node where there is a server and the user allows it. `begin`

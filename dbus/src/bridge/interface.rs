@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use zbus::interface;
 
+use crate::NodeName;
 use crate::service::Shared;
 
 /// The bridge on the bus.
@@ -26,4 +28,18 @@ impl BridgeObject {
     fn server(&self) -> String {
         self.shared.state().server.clone()
     }
+
+    #[zbus(property)]
+    fn sinks(&self) -> Vec<String> {
+        texts(&self.shared.state().sinks)
+    }
+
+    #[zbus(property)]
+    fn sources(&self) -> Vec<String> {
+        texts(&self.shared.state().sources)
+    }
+}
+
+fn texts(names: &BTreeSet<NodeName>) -> Vec<String> {
+    names.iter().map(|name| name.as_str().to_owned()).collect()
 }

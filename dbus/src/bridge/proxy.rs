@@ -14,4 +14,12 @@ pub trait Bridge {
     /// The sound server's name and version, or "null".
     #[zbus(property)]
     fn server(&self) -> zbus::Result<String>;
+
+    /// The sinks that playback streams can be routed to, in order.
+    #[zbus(property)]
+    fn sinks(&self) -> zbus::Result<Vec<String>>;
+
+    /// The sources that capture streams can be routed to, in order.
+    #[zbus(property)]
+    fn sources(&self) -> zbus::Result<Vec<String>>;
 }

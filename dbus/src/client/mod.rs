@@ -9,9 +9,8 @@ use std::time::Duration;
 use futures::Stream;
 use zbus::Connection;
 use zbus::connection::Builder;
-use zbus::fdo::{DBusProxy, ObjectManagerProxy};
-use zbus::names::BusName;
-use zbus::proxy::CacheProperties;
+use zbus::fdo::{DBusProxy, ObjectManagerProxy, PropertiesProxy};
+use zbus::names::{BusName, InterfaceName};
 
 pub use crate::bridge::proxy::BridgeProxy;
 pub use crate::domain::proxy::DomainProxy;
@@ -85,16 +84,14 @@ impl Client {
     /// # Errors
     /// When the bridge doesn't answer, or says what isn't understood.
     pub async fn snapshot(&self) -> Result<Bridge, ClientError> {
-        // Asked for once, not to be kept up to date.
-        let bridge =
-            BridgeProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
-        let manager = ObjectManagerProxy::builder(&self.connection)
-            .destination(BUS_NAME)
-            .path(Object::Bridge.path())
-            .build()
-            .await?;
-        let objects = manager.get_managed_objects().await.map_err(zbus::Error::from)?;
-        Bridge::new(bridge.version().await?, bridge.server().await?, objects)
+        let path = Object::Bridge.path();
+        let manager = ObjectManagerProxy::builder(&self.connection).destination(BUS_NAME).path(&path);
+        let objects = manager.build().await?.get_managed_objects().await.map_err(zbus::Error::from)?;
+        // The manager's own aren't among them.
+        let bridge = PropertiesProxy::builder(&self.connection).destination(BUS_NAME).path(&path);
+        let interface = InterfaceName::from_static_str(Object::Bridge.interface())?;
+        let properties = bridge.build().await?.get_all(interface).await.map_err(zbus::Error::from)?;
+        Bridge::new(properties, objects)
     }
 
     /// What happens to the bridge and its objects from now on. Ends with the connection.

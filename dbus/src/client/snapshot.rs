@@ -15,6 +15,10 @@ pub struct Bridge {
     pub version: String,
     /// The sound server's name and version, or "null".
     pub server: String,
+    /// What playback streams can be routed to.
+    pub sinks: Vec<String>,
+    /// What capture streams can be routed to.
+    pub sources: Vec<String>,
     /// The domains that have a sound card, by their numbers.
     pub domains: Vec<Domain>,
 }
@@ -85,8 +89,7 @@ pub struct Stream {
 
 impl Bridge {
     pub(super) fn new(
-        version: String,
-        server: String,
+        properties: HashMap<String, OwnedVariant>,
         objects: fdo::ManagedObjects,
     ) -> Result<Self, ClientError> {
         let mut found = BTreeMap::new();
@@ -113,7 +116,14 @@ impl Bridge {
                 }
             }
         }
-        Ok(Self { version, server, domains: domains.into_values().collect() })
+        let mut bridge = Properties { object: Object::Bridge, properties };
+        Ok(Self {
+            version: bridge.take("Version")?,
+            server: bridge.take("Server")?,
+            sinks: bridge.take("Sinks")?,
+            sources: bridge.take("Sources")?,
+            domains: domains.into_values().collect(),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A bridge without guests or sound: it holds what it is told, and publishes it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use vsnd_dbus::{
-    BridgeState, Capture, Command, CubicVolume, Direction, DomainId, DomainState, OpenStream, Reading,
-    Refusal, Request, Run, Service, StreamId, StreamState,
+    BridgeState, Capture, Command, CubicVolume, Direction, DomainId, DomainState, NodeName, OpenStream,
+    Reading, Refusal, Request, Run, Service, StreamId, StreamState,
 };
 use zbus::Connection;
 
@@ -36,6 +37,8 @@ impl Fake {
         let (requests, mut inbox) = mpsc::channel::<Request>(4);
         let (position, underruns) = (Arc::new(AtomicU64::new(48_000)), Arc::new(AtomicU64::new(0)));
         let mut state = BridgeState::new("PipeWire 1.4.2");
+        state.sinks = names(["hdmi", "usb"]);
+        state.sources = names(["webcam"]);
         state.domains.insert(WORK, work(Arc::clone(&position), Arc::clone(&underruns)));
         let service = Arc::new(Service::start(connection, state, requests).await.unwrap());
         let commands = Arc::new(Mutex::new(Vec::new()));
@@ -62,6 +65,11 @@ impl Drop for Fake {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Names of sinks or sources.
+pub fn names<const N: usize>(names: [&str; N]) -> BTreeSet<NodeName> {
+    names.into_iter().map(|name| NodeName::new(name).unwrap()).collect()
 }
 
 fn carry_out(service: &Service, command: &Command) -> Result<(), Refusal> {

@@ -10,7 +10,7 @@ use zbus::fdo::PropertiesProxy;
 use zbus::names::InterfaceName;
 use zbus::{OwnedVariant, Variant};
 
-use crate::fake::{CAPTURE, NO_SUCH_SINK, PLAYBACK, WORK, domain};
+use crate::fake::{self, CAPTURE, NO_SUCH_SINK, PLAYBACK, WORK, domain};
 use crate::peer::{Pair, next};
 
 /// The names and values of the next change, which must be of `object`.
@@ -55,6 +55,10 @@ async fn everything_that_is_published_is_read_at_once() {
     let bridge = pair.client.snapshot().await.unwrap();
     assert_eq!(bridge.version, env!("CARGO_PKG_VERSION"));
     assert_eq!(bridge.server, "PipeWire 1.4.2");
+    assert_eq!(
+        (&bridge.sinks[..], &bridge.sources[..]),
+        (&["hdmi".to_owned(), "usb".to_owned()][..], &["webcam".to_owned()][..])
+    );
     let [work] = &bridge.domains[..] else { panic!("{bridge:?}") };
     assert_eq!((work.id, work.name.as_str()), (WORK, "work"));
     assert_eq!(work.uuid, "ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55");
@@ -92,6 +96,19 @@ async fn one_update_is_told_at_once_and_only_what_changed() {
     assert_eq!(names(&told), ["NodeId", "State"]);
     pair.fake.service.update(|state| state.server = "null".to_owned());
     assert_eq!(names(&changed(&mut events, Object::Bridge).await), ["Server"]);
+}
+
+#[tokio::test]
+async fn sinks_and_sources_that_come_and_go_are_told() {
+    let pair = Pair::new().await;
+    let mut events = pair.client.events().await.unwrap();
+    pair.fake.service.update(|state| state.sinks = fake::names(["usb"]));
+    let told = changed(&mut events, Object::Bridge).await;
+    assert_eq!(names(&told), ["Sinks"]);
+    assert_eq!(Vec::<String>::try_from(told["Sinks"].clone()).unwrap(), ["usb"]);
+    pair.fake.service.update(|state| state.sources = fake::names([]));
+    assert_eq!(names(&changed(&mut events, Object::Bridge).await), ["Sources"]);
+    assert_eq!(set(&pair, Object::Bridge, "Sinks", vec!["mine"].into()).await, error("UnknownProperty"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use vsnd_dbus::{Capture, CubicVolume, DomainId};
 
 use crate::bus::Bus;
-use crate::fake::{Fake, NO_SUCH_SINK, PLAYBACK, WORK, domain};
+use crate::fake::{Fake, NO_SUCH_SINK, PLAYBACK, WORK, domain, names};
 use crate::peer::PATIENCE;
 
 /// A name that a terminal would obey, hide and reorder.
@@ -200,7 +200,10 @@ async fn nothing_that_a_guest_wrote_reaches_the_terminal_as_it_is() {
             }
         }
     });
-    desk.fake.service.update(|state| state.server = HOSTILE.to_owned());
+    desk.fake.service.update(|state| {
+        state.server = HOSTILE.to_owned();
+        state.sinks = names(["\u{202e}live"]);
+    });
     for arguments in [&["list"][..], &["list", "--json"], &["mute", "nobody"], &["route", "6", "0_0_0"]] {
         let output = desk.run(arguments).await;
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -339,10 +342,12 @@ async fn bash_completes_what_is_live() {
     assert_eq!(completions(&desk.bus, &["volume", "w"]).await, ["work"]);
     assert_eq!(completions(&desk.bus, &["capture", "work", "a"]).await, ["allow", "ask"]);
     assert_eq!(completions(&desk.bus, &["route", "work", "0_0"]).await, ["0_0_0", "0_0_1"]);
-    desk.prints(&["route", "work", "0_0_0", "hdmi"]).await;
-    assert_eq!(completions(&desk.bus, &["route", "work", "0_0_0", "h"]).await, ["hdmi"]);
     // A name that would end up in a command line is no command.
     desk.add(7, "work; $(reboot)");
+    desk.fake.service.update(|state| state.sinks.extend(names(["usb;$(reboot)"])));
+    let targets = ["default", "hdmi", "usb", "webcam"];
+    assert_eq!(completions(&desk.bus, &["route", "work", "0_0_0", ""]).await[..4], targets);
+    assert_eq!(completions(&desk.bus, &["route", "work", "0_0_0", "u"]).await, ["usb"]);
     assert_eq!(completions(&desk.bus, &["mute", ""]).await[..3], ["7", "vault", "work"]);
 }
 

@@ -3,7 +3,7 @@
 //! PipeWire's callbacks only queue what happened. It is dealt with between two turns of the loop, where no callback is
 //! on the stack, so that anything may be destroyed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -26,7 +26,7 @@ use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
 use crate::told::{Events, describe};
 use crate::units::{Nanos, monotonic_now};
-use crate::{NodeState, ServerEvent, ServerInfo};
+use crate::{Direction, NodeState, ServerEvent, ServerInfo, Targets};
 
 /// How often a server that isn't there is looked for: it is to be found within a second of its return.
 const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(500));
@@ -62,8 +62,8 @@ struct Thread {
     watch: Option<Watch>,
     /// The version that the server told on the watching connection.
     version: Option<String>,
-    /// The numbers of its sinks, those left out that are nodes of ours.
-    sinks: BTreeSet<u32>,
+    /// Its sinks and sources by its numbers, those left out that are nodes of ours: which streams each is for, and its name.
+    targets: BTreeMap<u32, (Direction, String)>,
     /// Whether nodes can be made.
     up: bool,
     sought: bool,
@@ -96,7 +96,7 @@ pub(super) fn run(
         shortest_cycle,
         watch: None,
         version: None,
-        sinks: BTreeSet::new(),
+        targets: BTreeMap::new(),
         up: false,
         sought: true,
         backoff: RECONNECT,
@@ -244,30 +244,38 @@ impl Thread {
     }
 
     fn saw(&mut self, seen: Seen) {
-        let played = !self.sinks.is_empty();
+        let before = self.targets();
         match seen {
-            Seen::Sink(id, name) => {
+            Seen::Target(id, direction, name) => {
                 if self.nodes.values().all(|node| node.spec.name != name) {
-                    self.sinks.insert(id);
+                    self.targets.insert(id, (direction, name));
                 }
             }
-            Seen::Gone(id) => drop(self.sinks.remove(&id)),
+            Seen::Gone(id) => drop(self.targets.remove(&id)),
             Seen::All => return self.answered(),
         }
-        let plays = !self.sinks.is_empty();
-        if self.up && plays != played {
-            self.tell(ServerEvent::Plays(plays));
-            if plays {
+        let now = self.targets();
+        if self.up && now != before {
+            if before.sinks.is_empty() && !now.sinks.is_empty() {
                 self.nodes.values_mut().for_each(Node::retry);
             }
+            self.tell(ServerEvent::Targets(now));
         }
+    }
+
+    fn targets(&self) -> Targets {
+        let of = |wanted| {
+            let targets = self.targets.values().filter(|(direction, _)| *direction == wanted);
+            targets.map(|(_, name)| name.clone()).collect()
+        };
+        Targets { sinks: of(Direction::Playback), sources: of(Direction::Capture) }
     }
 
     fn answered(&mut self) {
         self.up = true;
         self.backoff.reset();
         let version = self.version.take().unwrap_or_default();
-        self.tell(ServerEvent::Plays(!self.sinks.is_empty()));
+        self.tell(ServerEvent::Targets(self.targets()));
         self.tell(ServerEvent::Connected(ServerInfo {
             name: "PipeWire".to_owned(),
             version,
@@ -295,7 +303,7 @@ impl Thread {
     fn forget(&mut self, why: &str) {
         self.router = None;
         self.watch = None;
-        self.sinks.clear();
+        self.targets.clear();
         if std::mem::take(&mut self.up) {
             self.tell(ServerEvent::Lost(why.to_owned()));
         }

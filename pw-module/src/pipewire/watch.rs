@@ -1,4 +1,4 @@
-//! The connection that watches the server while no guest plays: whether it answers, and whether it has sinks.
+//! The connection that watches the server while no guest plays: whether it answers, and what there is to play on and to record from.
 
 use std::sync::mpsc::Sender;
 
@@ -10,11 +10,12 @@ use super::connection::{Connection, ConnectionKey, Connector};
 use super::properties;
 use super::remote::ConnectError;
 use super::thread::Happening;
+use crate::Direction;
 
 /// What was seen of the graph.
 pub(super) enum Seen {
-    /// A sink came, of this number and name.
-    Sink(u32, String),
+    /// A sink or source came, of this number and name, which streams of this direction can be routed to.
+    Target(u32, Direction, String),
     /// An object of this number went.
     Gone(u32),
     /// Everything that was there at the beginning has been told.
@@ -47,9 +48,13 @@ impl Watch {
             .add_listener_local()
             .global(move |global| {
                 let get = |name| global.props.and_then(|properties| properties.get(name));
-                if get("media.class") == Some("Audio/Sink") {
-                    came(Seen::Sink(global.id, get("node.name").unwrap_or_default().to_owned()));
-                }
+                let direction = match get("media.class") {
+                    Some("Audio/Sink") => Direction::Playback,
+                    Some("Audio/Source" | "Audio/Source/Virtual") => Direction::Capture,
+                    _ => return,
+                };
+                let name = get("node.name").unwrap_or_default().to_owned();
+                came(Seen::Target(global.id, direction, name));
             })
             .global_remove(move |id| went(Seen::Gone(id)))
             .register();

@@ -15,6 +15,7 @@ mod survey;
 mod thread;
 mod timing;
 mod volume;
+mod watch;
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use super::connection::{Connection, Progress};
 use super::inbox::Inbox;
 use super::node::Node;
 use super::properties;
+use super::watch::Watch;
 use crate::backoff::Backoff;
 use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
@@ -33,8 +34,7 @@ const LONGEST_SLEEP: Nanos = Nanos::from_millis(60_000);
 struct Thread {
     nodes: BTreeMap<NodeKey, Node>,
     clients: Clients<Connection>,
-    /// The connection that watches the server while no guest plays.
-    watch: Option<Connection>,
+    watch: Option<Watch>,
     inbox: Inbox,
     mainloop: Mainloop,
     events: Events,
@@ -188,7 +188,7 @@ impl Thread {
 
     /// Looks for the server; that it answers shows later.
     fn connect(&mut self, now: Nanos) {
-        match Connection::new(&self.mainloop, properties::watch(), self.server.as_deref()) {
+        match Watch::new(&self.mainloop, self.server.as_deref()) {
             Ok(watch) => self.watch = Some(watch),
             Err(_) => self.backoff.failed(now),
         }
@@ -198,12 +198,19 @@ impl Thread {
         let Some(watch) = &mut self.watch else { return };
         match watch.progress() {
             Progress::Waiting => (),
-            Progress::Ready if self.up => (),
             Progress::Ready => {
-                let Some(info) = watch.server_info() else { return };
-                self.up = true;
-                self.backoff.reset();
-                self.tell(ServerEvent::Connected(info));
+                let changed = watch.turn();
+                if self.up && !changed {
+                    return;
+                }
+                let Some((info, targets)) = watch.answer() else { return };
+                let targets = ServerEvent::Targets(targets.clone());
+                let came = !std::mem::replace(&mut self.up, true);
+                self.tell(targets);
+                if came {
+                    self.backoff.reset();
+                    self.tell(ServerEvent::Connected(info));
+                }
             }
             Progress::Failed(why) => self.lost(&why, now),
         }

@@ -94,7 +94,7 @@ mod pipewire {
             match seen.recv_timeout(PATIENCE) {
                 Ok(ServerEvent::Connected(info)) => break info,
                 Ok(ServerEvent::Lost(why)) => return Err(why),
-                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
+                Ok(ServerEvent::Targets(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
                 Err(_) => return Err("PipeWire doesn't answer".to_owned()),
             }
         };

@@ -67,7 +67,7 @@ impl Daemon {
             match self.events.recv_timeout(PATIENCE) {
                 Ok(ServerEvent::Connected(info)) => return Ok(info.to_string()),
                 Ok(ServerEvent::Lost(why)) => bail!("PipeWire went away: {why}"),
-                Ok(ServerEvent::Plays(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
+                Ok(ServerEvent::Targets(_) | ServerEvent::Node(_) | ServerEvent::Volume(_)) => (),
                 Err(_) => bail!("PipeWire doesn't answer; vsnd-bridge check tells why"),
             }
         }

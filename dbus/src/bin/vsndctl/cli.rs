@@ -70,7 +70,7 @@ pub enum Command {
         /// The stream, as `vsndctl list` names it
         #[arg(value_name = "STREAM", add = ArgValueCompleter::new(complete::streams))]
         stream: StreamId,
-        /// The name of a sink or source, or "default" to leave it to the session manager
+        /// The name of a sink (a source where it records), or "default" to leave it to the session manager
         #[arg(value_name = "SINK", value_parser = target, add = ArgValueCompleter::new(complete::targets))]
         target: Option<Target>,
     },

@@ -26,12 +26,11 @@ pub fn streams(typed: &OsStr) -> Vec<CompletionCandidate> {
     candidates(streams.map(|stream| stream.id.to_string()).collect(), typed)
 }
 
-/// The default, and where streams are routed to already; other sinks aren't the bridge's to know.
+/// The default, and all sinks and sources: which stream was typed isn't told.
 pub fn targets(typed: &OsStr) -> Vec<CompletionCandidate> {
     let Some(bridge) = bridge() else { return Vec::new() };
-    let streams = bridge.domains.iter().flat_map(|domain| &domain.streams);
-    let targets = streams.map(|stream| stream.target.clone()).filter(|target| is_plain(target));
-    candidates(targets.chain([DEFAULT_TARGET.to_owned()]).collect(), typed)
+    let names = bridge.sinks.into_iter().chain(bridge.sources).filter(|name| is_plain(name));
+    candidates(names.chain([DEFAULT_TARGET.to_owned()]).collect(), typed)
 }
 
 fn domain_words(bridge: &Bridge) -> BTreeSet<String> {

@@ -73,6 +73,8 @@ mod tests {
         Bridge {
             version: String::new(),
             server: String::new(),
+            sinks: Vec::new(),
+            sources: Vec::new(),
             domains: domains.iter().map(domain).collect(),
         }
     }

@@ -142,7 +142,9 @@ mod tests {
             capture_active: false,
             streams,
         };
-        Bridge { version: "0.1.0".to_owned(), server: "PipeWire 1.4.2".to_owned(), domains: vec![domain] }
+        let (sinks, sources) = (Vec::new(), Vec::new());
+        let (version, server) = ("0.1.0".to_owned(), "PipeWire 1.4.2".to_owned());
+        Bridge { version, server, sinks, sources, domains: vec![domain] }
     }
 
     fn drawn(view: &mut View, bridge: &Bridge, width: u16) -> Vec<String> {
