@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -12,7 +13,7 @@ use vsnd_pw_module::{Nanos, monotonic_now};
 use crate::config::Config;
 use crate::control::Control;
 use crate::guest::names::Domain;
-use crate::guest::{Connection, Device, DeviceContext, DeviceId, Outcome};
+use crate::guest::{self, Account, Connection, Delay, Device, DeviceContext, DeviceId, Outcome, Total};
 use crate::stream::lock;
 use crate::xen::{DomId, Nodes, StoreError, Watch};
 
@@ -20,6 +21,8 @@ use crate::xen::{DomId, Nodes, StoreError, Watch};
 /// STOP and CLOSE then, and would hang for 3 s on each without an answer.
 const LAST_REQUESTS: Nanos = Nanos::from_millis(5_000);
 
+/// A guest that changes its states too often is not listened to for so long beyond its debt: time to come to rest.
+const DEAF: Nanos = Nanos::from_millis(1_000);
 /// How long after a change of the user's it is saved.
 const SAVE_AFTER: Duration = Duration::from_millis(200);
 
@@ -28,12 +31,25 @@ pub struct Bridge {
     context: DeviceContext,
     config: Config,
     devices: BTreeMap<DeviceId, Device>,
+    /// Cards that the bridge failed at. They stay closed until the toolstack takes them away.
+    given_up: BTreeSet<DeviceId>,
+    accounts: BTreeMap<DomId, Weak<Account>>,
+    total: Arc<Total>,
     /// When to look at a device again although nothing changed.
     due: BTreeMap<DeviceId, Nanos>,
     /// Connections of removed cards, until the instant.
     leaving: Vec<(DomId, Connection, Nanos)>,
     changes: Arc<Changes>,
     _watches: (Box<dyn Watch>, Option<Box<dyn Watch>>),
+}
+
+/// Why a device is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Its guest changed something, at its own charge.
+    Guest,
+    /// The toolstack did, or it is time.
+    Host,
 }
 
 /// What changed since the last turn. Bounded, however often watches fire.
@@ -77,6 +93,9 @@ impl Bridge {
         };
         Ok(Self {
             devices: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            accounts: BTreeMap::new(),
+            total: Total::new(config.total()),
             due: BTreeMap::new(),
             leaving: Vec::new(),
             _watches: (cards, deaths),
@@ -123,31 +142,69 @@ impl Bridge {
 
     /// Does all that is due at `now`. Returns when to be called next if nothing changes.
     fn turn(&mut self, now: Nanos) -> Result<Option<Nanos>, StoreError> {
-        let mut seen = std::mem::take(&mut *lock(&self.changes.seen));
+        let seen = std::mem::take(&mut *lock(&self.changes.seen));
+        let due = self.due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id);
+        let mut others: BTreeSet<_> = due.collect();
         if seen.cards {
             self.find_cards()?;
-            seen.devices.extend(self.devices.keys().copied());
+            others.extend(self.devices.keys().copied());
         }
-        seen.devices.extend(self.due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id));
-        for id in seen.devices {
-            self.look(id)?;
+        for id in &seen.devices {
+            others.remove(id);
+            self.look(*id, now, Cause::Guest)?;
+        }
+        for id in others {
+            self.look(id, now, Cause::Host)?;
         }
         self.let_go(now)?;
         let leaving = self.leaving.iter().map(|(_, _, until)| *until);
         Ok(self.due.values().copied().chain(leaving).min())
     }
 
-    fn look(&mut self, id: DeviceId) -> Result<(), StoreError> {
+    fn look(&mut self, id: DeviceId, now: Nanos, cause: Cause) -> Result<(), StoreError> {
         let Some(device) = self.devices.get_mut(&id) else { return Ok(()) };
         self.due.remove(&id);
-        match device.look(&self.context)? {
-            Outcome::Rest => (),
-            Outcome::LookAgain(at) => {
-                self.due.insert(id, at);
+        let context = &self.context;
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            device.listen(context, now)?;
+            device.look(context)
+        }));
+        let next = match looked.unwrap_or(Ok(Outcome::Failed))? {
+            Outcome::Rest => None,
+            Outcome::LookAgain(at) => Some(at),
+            Outcome::Gone => {
+                self.remove(id);
+                return Ok(());
             }
-            Outcome::Gone => self.remove(id),
+            Outcome::Failed => return self.give_up(id),
+        };
+        let changes = &device.account().state_changes;
+        if cause == Cause::Guest
+            && let Some(Delay { until, is_news }) = changes.take(now, 1)
+        {
+            if is_news {
+                device.account().name_for(changes);
+            }
+            device.stop_listening(until + DEAF);
+        }
+        if let Some(next) = next.max(device.deaf_until()) {
+            self.due.insert(id, next);
         }
         Ok(())
+    }
+
+    /// Closes a card at which the bridge failed: one guest's trouble ends its own card and nothing else.
+    fn give_up(&mut self, id: DeviceId) -> Result<(), StoreError> {
+        error!(device = %id, "the sound card is closed by a fault of the bridge, until it is attached anew; please report it");
+        self.given_up.insert(id);
+        let device = self.forget(id);
+        // What broke may break again.
+        let dropped = catch_unwind(AssertUnwindSafe(|| drop(device)));
+        let closed = catch_unwind(AssertUnwindSafe(|| guest::close(&self.context, id)));
+        if dropped.is_err() || closed.is_err() {
+            error!(device = %id, "and it can't even be closed");
+        }
+        closed.unwrap_or(Ok(()))
     }
 
     /// Takes up cards that came.
@@ -156,45 +213,64 @@ impl Bridge {
         let cards = list_cards(&*store, &backends(&self.context))?;
         // Also of cards that went while no bridge ran.
         self.context.records.retain(|card| cards.contains(&card));
+        // One that was attached anew may have come before it was seen to be gone.
+        self.given_up.retain(|card| cards.contains(card) && !guest::is_new(&self.context, *card));
+        self.accounts.retain(|_, account| account.strong_count() > 0);
         for id in cards {
-            if self.devices.contains_key(&id) {
+            if self.devices.contains_key(&id) || self.given_up.contains(&id) {
                 continue;
             }
-            let domain = Domain::read(&*store, id.frontend)?;
-            let policy = self.config.for_domain(domain.name.as_deref(), domain.uuid.as_deref());
-            let changes = Arc::clone(&self.changes);
-            let changed = move || {
-                changes.note(|seen| {
-                    seen.devices.insert(id);
-                });
-            };
-            info!(domain = %domain.shown(), device = %id, "found a sound card");
-            self.context.control.domain_came(&domain, policy.capture);
-            match Device::new(&self.context, id, domain, policy, changed) {
-                Ok(device) => {
-                    self.devices.insert(id, device);
-                }
-                Err(error @ StoreError::Disconnected(_)) => return Err(error),
-                Err(error) => {
+            match catch_unwind(AssertUnwindSafe(|| self.take_up(id))) {
+                Ok(Ok(())) => (),
+                Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
+                Ok(Err(error)) => {
                     error!(device = %id, "the sound card can't be watched, it has no sound: {error}")
                 }
+                Err(_) => self.give_up(id)?,
             }
         }
         Ok(())
     }
 
+    fn take_up(&mut self, id: DeviceId) -> Result<(), StoreError> {
+        let domain = Domain::read(&*self.context.xen.store, id.frontend)?;
+        let policy = self.config.for_domain(domain.name.as_deref(), domain.uuid.as_deref());
+        let changes = Arc::clone(&self.changes);
+        let changed = move || {
+            changes.note(|seen| {
+                seen.devices.insert(id);
+            });
+        };
+        info!(domain = %domain.shown(), device = %id, "found a sound card");
+        self.context.control.domain_came(&domain, policy.capture);
+        let account = self.accounts.get(&id.frontend).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let account = Account::new(domain.shown(), policy.limits, &self.total);
+            self.accounts.insert(id.frontend, Arc::downgrade(&account));
+            account
+        });
+        let device = Device::new(&self.context, id, domain, policy, account, changed)?;
+        self.devices.insert(id, device);
+        Ok(())
+    }
+
     fn remove(&mut self, id: DeviceId) {
+        let Some(device) = self.forget(id) else { return };
+        info!(domain = %device.domain().shown(), device = %id, "the sound card was removed");
+        if let Some(connection) = device.into_connection() {
+            self.leaving.push((id.frontend, connection, monotonic_now() + LAST_REQUESTS));
+        }
+    }
+
+    /// A card that is served no more, unless it never was.
+    fn forget(&mut self, id: DeviceId) -> Option<Device> {
         self.due.remove(&id);
-        let Some(device) = self.devices.remove(&id) else { return };
+        let device = self.devices.remove(&id);
         self.context.control.card_went(id);
         if self.devices.keys().all(|other| other.frontend != id.frontend) {
             self.context.control.domain_went(id.frontend);
         }
         self.context.records.retain(|card| card != id);
-        info!(domain = %device.domain().shown(), device = %id, "the sound card was removed");
-        if let Some(connection) = device.into_connection() {
-            self.leaving.push((id.frontend, connection, monotonic_now() + LAST_REQUESTS));
-        }
+        device
     }
 
     /// Ends connections of removed cards whose guest is gone or had time enough.

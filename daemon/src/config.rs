@@ -5,6 +5,19 @@
 //! capture = "ask"        # "allow" | "ask" | "deny": may the domain record? "ask" and "deny" give it silence
 //! role = "stream"        # "stream": an application's stream | "device": a virtual sink or source
 //!
+//! [default.limits]       # what a domain may cost before it is slowed or refused
+//! cards = 8
+//! streams = 64           # of all its cards together
+//! memory = 64            # MiB of its own memory that the bridge maps
+//! requests-per-second = 50000
+//! events-per-second = 50000
+//! opens-per-minute = 600
+//! state-changes-per-minute = 600
+//! log-lines-per-minute = 10
+//!
+//! [total]                # what all domains together may cost
+//! memory = 512           # MiB
+//!
 //! [[domain]]             # rules, read from top to bottom
 //! match = "work-*"       # the domain's name, or its UUID; * and ? are wildcards
 //! capture = "allow"
@@ -12,10 +25,13 @@
 //! [[domain]]
 //! match = "ab8a8e6e-3d4c-4d6f-9f6e-2f9c8b1d7a55"
 //! role = "device"
+//! limits.memory = 256
 //! ```
 //!
 //! Every rule that matches applies, in the order of the file; where two set the same key, the later one counts. So
 //! broad rules come first and exceptions after them.
+
+mod limits;
 
 use std::fs;
 use std::io;
@@ -26,6 +42,9 @@ pub use vsnd_dbus::Capture;
 use vsnd_pw_module::Role;
 use wildmatch::WildMatch;
 
+use limits::LimitKeys;
+pub use limits::{GuestLimits, TotalLimits};
+
 /// What the policy says of one domain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DomainPolicy {
@@ -33,6 +52,8 @@ pub struct DomainPolicy {
     pub capture: Capture,
     /// How its streams show themselves.
     pub role: Role,
+    /// What it may cost.
+    pub limits: GuestLimits,
 }
 
 /// The policy for all domains.
@@ -40,6 +61,7 @@ pub struct DomainPolicy {
 pub struct Config {
     default: DomainPolicy,
     rules: Vec<Rule>,
+    total: TotalLimits,
 }
 
 #[derive(Clone, Debug)]
@@ -115,14 +137,20 @@ impl Config {
         let rules = file.domain.into_iter().map(|rule| Rule {
             name: WildMatch::new(&rule.pattern.0),
             uuid: WildMatch::new_case_insensitive(&rule.pattern.0),
-            keys: Keys { capture: rule.capture, role: rule.role },
+            keys: Keys { capture: rule.capture, role: rule.role, limits: rule.limits },
         });
-        Ok(Self { default: file.default.over(DomainPolicy::default()), rules: rules.collect() })
+        let default = file.default.over(DomainPolicy::default());
+        Ok(Self { default, rules: rules.collect(), total: file.total })
     }
 
     /// Sets what holds for a domain that no rule speaks of; the command line's `--capture`.
     pub fn set_default_capture(&mut self, capture: Capture) {
         self.default.capture = capture;
+    }
+
+    /// What all domains together may cost.
+    pub fn total(&self) -> TotalLimits {
+        self.total
     }
 
     /// What holds for the domain with this name and UUID, as far as they are known.
@@ -148,6 +176,8 @@ struct File {
     default: Keys,
     #[serde(default)]
     domain: Vec<RuleInFile>,
+    #[serde(default)]
+    total: TotalLimits,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -155,6 +185,8 @@ struct File {
 struct Keys {
     capture: Option<Capture>,
     role: Option<RoleInFile>,
+    #[serde(default)]
+    limits: LimitKeys,
 }
 
 impl Keys {
@@ -162,6 +194,7 @@ impl Keys {
         DomainPolicy {
             capture: self.capture.unwrap_or(policy.capture),
             role: self.role.map_or(policy.role, Role::from),
+            limits: self.limits.over(policy.limits),
         }
     }
 }
@@ -174,6 +207,8 @@ struct RuleInFile {
     pattern: Pattern,
     capture: Option<Capture>,
     role: Option<RoleInFile>,
+    #[serde(default)]
+    limits: LimitKeys,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -209,8 +244,28 @@ impl TryFrom<String> for Pattern {
 }
 
 /// Every word that may stand in the file, to guess what a misspelt one was meant to be.
-const WORDS: [&str; 10] =
-    ["default", "domain", "match", "capture", "role", "allow", "ask", "deny", "stream", "device"];
+const WORDS: [&str; 20] = [
+    "default",
+    "domain",
+    "total",
+    "limits",
+    "match",
+    "capture",
+    "role",
+    "allow",
+    "ask",
+    "deny",
+    "stream",
+    "device",
+    "cards",
+    "streams",
+    "memory",
+    "requests-per-second",
+    "events-per-second",
+    "opens-per-minute",
+    "state-changes-per-minute",
+    "log-lines-per-minute",
+];
 
 fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let span = error.span().unwrap_or(0..0);
@@ -253,7 +308,8 @@ mod tests {
     #[test]
     fn without_a_file_nobody_records_and_everything_is_a_stream() {
         let policy = Config::default().for_domain(Some("work"), None);
-        assert_eq!(policy, DomainPolicy { capture: Capture::Ask, role: Role::Stream });
+        assert_eq!((policy.capture, policy.role), (Capture::Ask, Role::Stream));
+        assert_eq!(policy, DomainPolicy::default());
         assert_eq!(parse("").for_domain(None, None), policy);
     }
 
@@ -272,10 +328,37 @@ mod tests {
             capture = "ask"
             "#,
         );
-        let policy = |name| config.for_domain(Some(name), None);
-        assert_eq!(policy("home"), DomainPolicy { capture: Capture::Deny, role: Role::Stream });
-        assert_eq!(policy("work-calls"), DomainPolicy { capture: Capture::Allow, role: Role::Device });
-        assert_eq!(policy("work-mail"), DomainPolicy { capture: Capture::Ask, role: Role::Device });
+        let policy = |name| {
+            let policy = config.for_domain(Some(name), None);
+            (policy.capture, policy.role)
+        };
+        assert_eq!(policy("home"), (Capture::Deny, Role::Stream));
+        assert_eq!(policy("work-calls"), (Capture::Allow, Role::Device));
+        assert_eq!(policy("work-mail"), (Capture::Ask, Role::Device));
+    }
+
+    #[test]
+    fn limits_are_set_key_by_key_and_none_is_no_limit() {
+        let config = parse(
+            r#"
+            [default.limits]
+            memory = 16
+            [[domain]]
+            match = "studio"
+            limits = { memory = 256, requests-per-second = 100_000 }
+            [total]
+            memory = 1024
+            "#,
+        );
+        let limits = |name| config.for_domain(Some(name), None).limits;
+        let count = |count| std::num::NonZeroU32::new(count).unwrap();
+        let everyone = GuestLimits { memory: count(16), ..GuestLimits::DEFAULT };
+        assert_eq!(limits("home"), everyone);
+        let studio = GuestLimits { memory: count(256), requests_per_second: count(100_000), ..everyone };
+        assert_eq!((limits("studio"), config.total().memory), (studio, count(1024)));
+        assert_eq!(parse("").total(), TotalLimits::default());
+        assert!(fault("[default.limits]\ncards = 0\n").contains("config.toml:2:9: "));
+        assert!(fault("[default.limits]\nmemori = 1\n").contains("did you mean `memory`?"));
     }
 
     #[test]

@@ -4,6 +4,9 @@
 //! the ring is the guest's own pages, the clock is the sound server's, and the converter is a node that the desktop user
 //! sees under the guest's name. `docs/architecture.md` shows the whole.
 
+#[cfg(panic = "abort")]
+compile_error!("one guest's fault would end every guest's sound: build with panic = \"unwind\"");
+
 pub mod bridge;
 pub mod config;
 pub mod control;

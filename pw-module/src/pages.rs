@@ -140,10 +140,13 @@ impl Pages {
         Ok(())
     }
 
-    /// Keeps `owner` together with the mapping; it is dropped after the unmapping.
+    /// Keeps `owner`, too, together with the mapping; it is dropped after the unmapping.
     #[must_use]
     pub fn with_owner(mut self, owner: Box<dyn Any + Send + Sync>) -> Self {
-        self._owner = Some(owner);
+        self._owner = Some(match self._owner.take() {
+            Some(first) => Box::new((first, owner)),
+            None => owner,
+        });
         self
     }
 

@@ -1,7 +1,8 @@
-//! How much memory the process has asked for and not given back, to the octet.
+//! How much memory the process has asked for and not given back: the program itself to the octet, C libraries by the page.
 #![allow(unsafe_code)] // an allocator is that by its nature
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ffi::c_int;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
@@ -9,6 +10,19 @@ static LIVE: AtomicUsize = AtomicUsize::new(0);
 /// Octets allocated and not freed.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
+}
+
+unsafe extern "C" {
+    /// Gives back to the system what the C library keeps of memory that was freed, in the arenas of all threads.
+    safe fn malloc_trim(pad: usize) -> c_int;
+}
+
+/// Octets of the process that are in memory, those that were freed left out.
+pub fn resident() -> u64 {
+    malloc_trim(0);
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    resident * 4096
 }
 
 /// The system's allocator, counted.

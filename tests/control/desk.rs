@@ -34,6 +34,52 @@ pub enum Private {
     Pulse(PrivatePulse),
 }
 
+impl Private {
+    /// PipeWire with WirePlumber and pipewire-pulse, and PulseAudio.
+    pub fn both() -> impl Iterator<Item = Self> {
+        [Self::pipewire as fn() -> Self, Self::pulse].into_iter().map(|start| start())
+    }
+
+    pub fn pipewire() -> Self {
+        // Cycles long enough for a busy machine to keep pace.
+        let options = Options { min_quantum: 1024, pulse: true, ..Options::default() };
+        Self::PipeWire(Box::new(PrivateServer::start(options).unwrap()))
+    }
+
+    pub fn pulse() -> Self {
+        Self::Pulse(PrivatePulse::start().unwrap())
+    }
+
+    /// The bridge's side of it.
+    pub fn server(&self, tell: impl Fn(ServerEvent) + Send + 'static) -> Arc<dyn SoundServer> {
+        match self {
+            Self::PipeWire(pipewire) => {
+                Arc::new(PipeWireServer::start(tell, Some(pipewire.remote())).unwrap())
+            }
+            Self::Pulse(pulse) => Arc::new(PulseServer::start(tell, Some(pulse.server())).unwrap()),
+        }
+    }
+
+    /// A command that finds this server by either protocol.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = match self {
+            Self::PipeWire(pipewire) => {
+                let mut command = pipewire.command(program);
+                command.env("PULSE_SERVER", pipewire.pulse_server());
+                command
+            }
+            Self::Pulse(pulse) => pulse.command(program),
+        };
+        command.env("LC_ALL", "C");
+        command
+    }
+
+    /// Records what a sink plays.
+    pub fn recorder(&self, sink: &str) -> Recorder {
+        Recorder::start(self.command("parec"), sink, 2).unwrap()
+    }
+}
+
 pub struct Desk {
     /// Before the server: what it plays still is heard.
     pub guest: Running,
@@ -45,39 +91,17 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// One with PipeWire, WirePlumber and pipewire-pulse, and one with PulseAudio.
+    /// One with PipeWire, and one with PulseAudio.
     pub fn both(policy: &str) -> impl Iterator<Item = Self> {
-        [Self::pipewire as fn(&str) -> Self, Self::pulse].into_iter().map(move |start| start(policy))
+        Private::both().map(move |private| Self::start(private, policy))
     }
 
-    pub fn pipewire(policy: &str) -> Self {
-        // Cycles long enough for a busy machine to keep pace.
-        let options = Options { min_quantum: 1024, pulse: true, ..Options::default() };
-        let private = PrivateServer::start(options).unwrap();
-        let remote = private.remote();
-        Self::start(Private::PipeWire(Box::new(private)), policy, |tell| {
-            Arc::new(PipeWireServer::start(tell, Some(remote)).unwrap())
-        })
-    }
-
-    pub fn pulse(policy: &str) -> Self {
-        let private = PrivatePulse::start().unwrap();
-        let address = private.server();
-        Self::start(Private::Pulse(private), policy, |tell| {
-            Arc::new(PulseServer::start(tell, Some(address)).unwrap())
-        })
-    }
-
-    fn start(
-        private: Private,
-        policy: &str,
-        server: impl FnOnce(Box<dyn Fn(ServerEvent) + Send>) -> Arc<dyn SoundServer>,
-    ) -> Self {
+    pub fn start(private: Private, policy: &str) -> Self {
         let bus = PrivateBus::start().unwrap();
         let mut machine = Machine::without_bridge();
         let (told, address) = (machine.control.clone(), bus.address().to_owned());
         session_bus::serve(machine.control.clone(), move || connect(address.clone())).unwrap();
-        machine.start_bridge(server(Box::new(move |event| told.server_event(&event))), policy);
+        machine.start_bridge(private.server(move |event| told.server_event(&event)), policy);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let connection = runtime.block_on(connect(bus.address().to_owned())).unwrap();
         let guest = machine.guest("work", Kernel::Since2026);
@@ -125,27 +149,16 @@ impl Desk {
 
     /// What a tool that any desktop has prints.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
-        let output = self.command(program).args(arguments).output().unwrap();
+        let mut command = self.private.command(program);
+        command.args(arguments).env("DBUS_SESSION_BUS_ADDRESS", self.bus.address());
+        let output = command.output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn command(&self, program: &str) -> Command {
-        let mut command = match &self.private {
-            Private::PipeWire(pipewire) => {
-                let mut command = pipewire.command(program);
-                command.env("PULSE_SERVER", pipewire.pulse_server());
-                command
-            }
-            Private::Pulse(pulse) => pulse.command(program),
-        };
-        command.env("LC_ALL", "C").env("DBUS_SESSION_BUS_ADDRESS", self.bus.address());
-        command
-    }
-
     /// Listens to a sink.
     pub fn ear(&self, sink: &str) -> Ear {
-        Ear(Recorder::start(self.command("parec"), sink, 2).unwrap())
+        Ear(self.private.recorder(sink))
     }
 
     /// An application in the guest that plays [`LEVEL`] without end.

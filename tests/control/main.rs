@@ -7,6 +7,10 @@ mod desk;
 #[allow(dead_code)] // most of it is for the other tests
 mod machine;
 mod microphone;
+#[path = "../sim/play.rs"]
+#[allow(dead_code)]
+mod play;
+mod reattach;
 mod routing;
 mod session;
 mod volume;

@@ -11,7 +11,7 @@ use vsnd_dbus::{Object, StartError};
 use vsnd_pw_module::Direction;
 use vsnd_tests::bus::PrivateBus;
 
-use super::desk::{Desk, connect};
+use super::desk::{Desk, Private, connect};
 
 #[test]
 fn one_bridge_serves_a_session_and_the_second_is_told_who() {
@@ -52,7 +52,7 @@ fn a_bus_that_comes_late_or_is_started_again_is_found() {
 #[test]
 fn a_guest_does_not_flood_the_bus() {
     const RUNS: usize = 500;
-    let desk = Desk::pulse("[default]\ncapture = \"allow\"\n");
+    let desk = Desk::start(Private::pulse(), "[default]\ncapture = \"allow\"\n");
     let pcm = desk.open(Direction::Capture);
     let mut events = desk.on_bus(desk.client().events()).unwrap();
     let began = Instant::now();

@@ -94,7 +94,7 @@ fn every_volume_is_set_by_one_party_and_seen_and_heard_by_the_others() {
 
 #[test]
 fn others_on_the_bus_set_and_read_it_and_are_told() {
-    let desk = Desk::pulse("");
+    let desk = Desk::start(Private::pulse(), "");
     let path = Object::Domain(desk.id()).path();
     let name = ["--user", "set-property", "org.vsnd.Bridge1", &path, "org.vsnd.Bridge1.Domain"];
     let mut events = desk.on_bus(desk.client().events()).unwrap();
@@ -130,7 +130,7 @@ fn others_on_the_bus_set_and_read_it_and_are_told() {
 
 #[test]
 fn nothing_is_reset_by_a_new_server_or_a_reopened_stream() {
-    let mut desk = Desk::pipewire("");
+    let mut desk = Desk::start(Private::pipewire(), "");
     desk.on_bus(desk.domain_proxy().set_volume(0.5)).unwrap();
     let player = desk.player();
     desk.ear(SINK).hears([0.125, 0.125]);

@@ -100,6 +100,14 @@ impl Desk {
         });
     }
 
+    /// Waits until the guest's node was told to be muted by the user.
+    pub fn told_muted(&self) {
+        self.events.event("mute", |event| match event {
+            ServerEvent::Volume(event) => event.volume.muted.then_some(()),
+            _ => None,
+        });
+    }
+
     pub fn lost(&self) {
         self.events.lost();
     }

@@ -194,3 +194,26 @@ fn volume_and_routing_are_the_same_after_the_return() {
         player.finish();
     });
 }
+
+#[test]
+fn a_killed_pulseaudio_has_the_volume_again_after_its_return() {
+    alone(|| {
+        let mut desk = Desk::on_pulse();
+        let player = Player::start(&desk.guest);
+        let id = desk.running().to_string();
+        desk.pulse.tool("pactl", &["set-sink-input-volume", &id, "40%", "60%"]).unwrap();
+        desk.pulse.tool("pactl", &["set-sink-input-mute", &id, "1"]).unwrap();
+        let is_set = |desk: &Desk| {
+            let inputs = desk.pulse.tool("pactl", &["list", "sink-inputs"]).unwrap();
+            ["  40% ", "  60% ", "Mute: yes"].iter().all(|text| inputs.contains(text)).then_some(())
+        };
+        desk.told_muted();
+        desk.pulse.crash();
+        desk.lost();
+        let returned = desk.pulse_returns();
+        desk.running();
+        eventually("as loud as before", || is_set(&desk));
+        in_time(returned, "the volume is back");
+        player.finish();
+    });
+}

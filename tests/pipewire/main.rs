@@ -4,13 +4,6 @@
 mod capture;
 mod desktop;
 mod guest;
-#[path = "../sim/machine.rs"]
-#[allow(dead_code)]
-mod machine;
-#[path = "../sim/play.rs"]
-#[allow(dead_code)]
-mod play;
 mod playback;
-mod reattach;
 mod timing;
 mod volume;

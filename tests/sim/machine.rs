@@ -60,9 +60,9 @@ impl Machine {
     }
 
     /// One whose bridge sees Xen through `view`.
-    pub fn with_view(server: Arc<dyn SoundServer>, view: impl FnOnce(Xen) -> Xen) -> Self {
+    pub fn with_view(server: Arc<dyn SoundServer>, config: &str, view: impl FnOnce(Xen) -> Xen) -> Self {
         let mut machine = Self::without_bridge();
-        machine.run(server, "", view);
+        machine.run(server, config, view);
         machine
     }
 

@@ -1,19 +1,22 @@
 //! A connected card: its rings mapped, its channels bound, its requests answered by a thread of its own, so that one
 //! guest's flood delays no other's answers.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tracing::{debug, error};
-use vsnd_pw_module::{Access, OutOfRange};
+use vsnd_pw_module::{Access, Nanos, OutOfRange, monotonic_now};
 
+use super::account::{Account, Delay, Meter};
 use super::device::{DeviceContext, DeviceId};
 use super::names::{Domain, Place};
 use crate::config::DomainPolicy;
 use crate::sndif::{
-    BackRing, CardConfig, ConfigError, EventPage, Request, Response, RingError, Transport, check_version,
-    keys,
+    BackRing, CardConfig, ConfigError, EventPage, Operation, Request, Response, RingError, Transport,
+    check_version, keys,
 };
 use crate::stream::{EventWriter, Incarnation, PcmStream, Record, Signals, StreamSetup};
 use crate::xen::{EventError, Events, GrantError, GrantRef, LocalPort, RemotePort};
@@ -76,11 +79,12 @@ pub struct Connection {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How a card's thread is told to end.
+/// How a card's thread is told to end, and how it tells that it ended by itself.
 #[derive(Default)]
 struct End {
     due: AtomicBool,
     released: AtomicBool,
+    failed: AtomicBool,
 }
 
 /// One stream's two channels: requests, and position events.
@@ -95,20 +99,36 @@ struct Channel {
     broken: bool,
 }
 
+/// The card that is connected.
+#[derive(Clone, Copy)]
+pub struct CardSetup<'a> {
+    /// Its place.
+    pub id: DeviceId,
+    /// The guest.
+    pub domain: &'a Domain,
+    /// What the user allows the guest.
+    pub policy: DomainPolicy,
+    /// What the guest has had of it.
+    pub account: &'a Arc<Account>,
+    /// What was configured.
+    pub config: &'a CardConfig,
+    /// The frontend's directory.
+    pub frontend: &'a str,
+}
+
 impl Connection {
-    /// Maps and binds what the frontend published and begins to answer.
+    /// Maps and binds what the frontend published and begins to answer. `failed` is called if that ends by a fault of the
+    /// bridge, or of the system.
     ///
     /// # Errors
     /// Any [`ConnectError`]; nothing stays mapped or bound then.
     pub fn open(
         context: &DeviceContext,
-        id: DeviceId,
-        domain: &Domain,
-        policy: DomainPolicy,
-        config: &CardConfig,
-        frontend: &str,
+        card: &CardSetup<'_>,
         start: Start,
+        failed: impl Fn() + Send + 'static,
     ) -> Result<Self, ConnectError> {
+        let CardSetup { id, domain, policy, account, config, frontend } = *card;
         let events = (context.xen.open_events)()?;
         let mut channels = Vec::new();
         check_version(&*context.xen.store, frontend)?;
@@ -127,6 +147,7 @@ impl Connection {
                     direction: stream.direction,
                     limits: stream.limits.clone(),
                     policy,
+                    account: Arc::clone(account),
                 };
                 let channel = Channel::open(context, &events, setup, transport, record, start);
                 channels.push(channel.map_err(|error| error.of(place))?);
@@ -134,13 +155,33 @@ impl Connection {
         }
         let end = Arc::<End>::default();
         let thread = {
-            let (events, end) = (Arc::clone(&events), Arc::clone(&end));
+            let (events, end, account) = (Arc::clone(&events), Arc::clone(&end), Arc::clone(account));
+            let body = move || {
+                // One guest's fault ends its own card and nothing else.
+                let served = || serve(&*events, &mut channels, &account, &end);
+                let served = catch_unwind(AssertUnwindSafe(served)).unwrap_or(Served::Failed);
+                let kept = served == Served::ToTheEnd && !end.released.load(Ordering::Relaxed);
+                for channel in &mut channels {
+                    // What broke may break again.
+                    let _ = catch_unwind(AssertUnwindSafe(|| channel.end(&*events, kept)));
+                }
+                if served == Served::Failed {
+                    end.failed.store(true, Ordering::Release);
+                    failed();
+                }
+                debug!("card released");
+            };
             std::thread::Builder::new()
                 .name(format!("guest {id}"))
-                .spawn(move || serve(&*events, &mut channels, &end))
+                .spawn(body)
                 .map_err(|error| ConnectError::Thread(error.to_string()))?
         };
         Ok(Self { events, end, thread: Some(thread) })
+    }
+
+    /// Whether it has ended by itself, by a fault.
+    pub fn has_failed(&self) -> bool {
+        self.end.failed.load(Ordering::Acquire)
     }
 
     /// Ends it for good: the streams are closed, and the next process finds nothing of them.
@@ -153,10 +194,12 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.end.due.store(true, Ordering::Release);
         self.events.wake();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            error!("a guest's thread ended by a fault of the bridge; please report it");
+        if let Some(thread) = self.thread.take() {
+            // From the rest of a guest that is slowed.
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                error!("a guest's thread ended by a fault of the bridge; please report it");
+            }
         }
     }
 }
@@ -215,11 +258,11 @@ impl Channel {
     }
 
     /// Answers what is in the ring, a ring's length at most. Returns whether more is waiting.
-    fn answer(&mut self, events: &dyn Events) -> bool {
+    fn answer(&mut self, events: &dyn Events, work: &mut Work) -> bool {
         if self.broken {
             return false;
         }
-        let answered = self.answer_some(events);
+        let answered = self.answer_some(events, work);
         answered.unwrap_or_else(|error| {
             self.stream.complain(&error);
             self.stream.close();
@@ -228,7 +271,7 @@ impl Channel {
         })
     }
 
-    fn answer_some(&mut self, events: &dyn Events) -> Result<bool, RingError> {
+    fn answer_some(&mut self, events: &dyn Events, work: &mut Work) -> Result<bool, RingError> {
         for _ in 0..REQUESTS_A_TURN {
             if let Some(response) = self.held {
                 if self.stream.holds_answer() {
@@ -238,8 +281,13 @@ impl Channel {
                 self.respond(events, &response)?;
             }
             let Some(packet) = self.ring.take()? else { return self.ring.final_check() };
+            work.requests += 1;
+            let mut opens = false;
             let response = match Request::parse(&packet) {
-                Ok(request) => self.stream.answer(&request),
+                Ok(request) => {
+                    opens = matches!(request.operation, Operation::Open(_));
+                    self.stream.answer(&request)
+                }
                 Err(malformed) => {
                     self.stream.complain(&malformed);
                     malformed.response()
@@ -249,6 +297,11 @@ impl Channel {
                 self.held = Some(response);
             } else {
                 self.respond(events, &response)?;
+            }
+            if opens {
+                // The dearest of all: one a turn.
+                work.opens += 1;
+                return Ok(true);
             }
         }
         Ok(true)
@@ -262,39 +315,94 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Closes the stream, unless it is `kept` for the next process, and frees the ports.
+    fn end(&mut self, events: &dyn Events, kept: bool) {
+        events.unbind(self.requests);
+        events.unbind(self.positions);
+        if kept {
+            self.stream.leave();
+        } else {
+            self.stream.release();
+        }
+    }
+}
+
+/// What a guest had done for it in one turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Work {
+    requests: u32,
+    opens: u32,
+}
+
+impl Work {
+    /// Puts it on the guest's account, and waits as long as that says, or until the end is due. The guest's other cards
+    /// have threads of their own, and so have other guests; a port that is notified meanwhile stays masked.
+    fn charge(self, account: &Account, end: &End) {
+        let now = monotonic_now();
+        let charge = |meter: &Meter, times: u32| {
+            let Delay { until, is_news } = if times > 0 { meter.take(now, times)? } else { return None };
+            if is_news {
+                account.name_for(meter);
+            }
+            Some(until)
+        };
+        let until = charge(&account.requests, self.requests).max(charge(&account.opens, self.opens));
+        account.name_noted();
+        while let Some(left) = until.map(|until| until - monotonic_now()).filter(|left| *left > Nanos(0)) {
+            if end.due.load(Ordering::Acquire) {
+                return;
+            }
+            std::thread::park_timeout(Duration::from_nanos(left.0.unsigned_abs()));
+        }
+    }
+}
+
+/// How serving a card came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Served {
+    ToTheEnd,
+    Failed,
+}
+
 /// The card's thread.
-fn serve(events: &dyn Events, channels: &mut [Channel], end: &End) {
+fn serve(events: &dyn Events, channels: &mut [Channel], account: &Account, end: &End) -> Served {
     let mut ports = Vec::new();
     let mut again = Vec::new();
+    let mut work = Work::default();
     // What came before the ports were bound was notified to nobody, and a bridge before may have died between an answer and
     // its notification.
     for channel in channels.iter_mut() {
         events.notify(channel.requests);
-        if channel.answer(events) {
+        if channel.answer(events, &mut work) {
             again.push(channel.requests);
         }
         channel.stream.run_on();
     }
     while !end.due.load(Ordering::Acquire) {
         for port in ports.drain(..) {
+            let before = work.requests;
             for channel in channels.iter_mut() {
-                if channel.requests == port && channel.answer(events) {
+                if channel.requests == port && channel.answer(events, &mut work) {
                     again.push(port);
                 }
                 if channel.positions == port {
                     channel.stream.room_for_events();
                 }
             }
+            // A notification that brings nothing is charged as a request.
+            work.requests = work.requests.max(before + 1);
             // After the work: a guest that notifies without end costs one look at a time.
             events.unmask(port);
         }
+        std::mem::take(&mut work).charge(account, end);
         if !again.is_empty() {
             // Only look at what came meanwhile: no stream waits until another's ring is empty.
             events.wake();
         }
         if let Err(error) = events.wait(&mut ports) {
             error!("a guest's requests can't be waited for, its sound ends: {error}");
-            break;
+            return Served::Failed;
         }
         ports
             .extend(channels.iter().filter(|channel| channel.held.is_some()).map(|channel| channel.requests));
@@ -303,14 +411,5 @@ fn serve(events: &dyn Events, channels: &mut [Channel], end: &End) {
         ports.sort_unstable();
         ports.dedup();
     }
-    for channel in channels.iter_mut() {
-        if end.released.load(Ordering::Relaxed) {
-            channel.stream.release();
-        } else {
-            channel.stream.leave();
-        }
-        events.unbind(channel.requests);
-        events.unbind(channel.positions);
-    }
-    debug!("card released");
+    Served::ToTheEnd
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use tracing::{debug, error, info, warn};
-use vsnd_pw_module::{SoundServer, monotonic_now};
+use vsnd_pw_module::{Nanos, SoundServer, monotonic_now};
 
+use super::account::{Account, CardHeld, Metered, OverBound};
 use super::bus::{Bus, Facts, Step};
-use super::connection::{ConnectError, Connection, Start};
+use super::connection::{CardSetup, ConnectError, Connection, Start};
 use super::names::Domain;
 use crate::config::DomainPolicy;
 use crate::control::Control;
@@ -52,9 +53,28 @@ pub enum Outcome {
     /// Nothing more before something changes.
     Rest,
     /// Look again at this instant.
-    LookAgain(vsnd_pw_module::Nanos),
+    LookAgain(Nanos),
     /// Its directory is gone.
     Gone,
+    /// The bridge failed at it.
+    Failed,
+}
+
+/// Why a card has no sound.
+#[derive(Debug, thiserror::Error)]
+enum NoSound {
+    #[error(
+        "the sound card's configuration can't be used, the guest will have no sound; mend vsnd= in its configuration: {0}"
+    )]
+    Config(#[from] ConfigError),
+    #[error("the sound card is not served, the guest has {0}")]
+    OverBound(#[from] OverBound),
+}
+
+/// A card that can be served.
+struct Served {
+    config: CardConfig,
+    _held: CardHeld,
 }
 
 /// A card and what is known of it.
@@ -62,17 +82,28 @@ pub struct Device {
     id: DeviceId,
     domain: Domain,
     policy: DomainPolicy,
+    account: Arc<Account>,
     backend: String,
     frontend: String,
     /// What the toolstack configured, taken before the guest runs: the guest may rewrite every node of it later.
-    config: Option<Result<CardConfig, ConfigError>>,
+    config: Option<Result<Served, NoSound>>,
     bus: Bus,
     connection: Option<Connection>,
-    _frontend_state: Box<dyn Watch>,
+    changed: Arc<dyn Fn() + Send + Sync>,
+    listening: Listening,
+}
+
+/// Whether a device hears of changes of its frontend's state.
+enum Listening {
+    /// As long as this is kept.
+    On(#[allow(dead_code)] Box<dyn Watch>),
+    /// Not before this instant: the guest changes its state too often.
+    From(Nanos),
 }
 
 impl Device {
-    /// The card at `id` of `domain`; `changed` is called whenever the frontend's state changes.
+    /// The card at `id` of `domain`, at the charge of `account`; `changed` is called whenever there is something to
+    /// [look](Self::look) at.
     ///
     /// # Errors
     /// What XenStore says.
@@ -81,23 +112,55 @@ impl Device {
         id: DeviceId,
         domain: Domain,
         policy: DomainPolicy,
-        changed: impl Fn() + Send + 'static,
+        account: Arc<Account>,
+        changed: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self, StoreError> {
-        // Both paths are made of our own tree and numbers; what the nodes `frontend` and `backend` say is not trusted.
-        let backend = format!("/local/domain/{}/backend/vsnd/{}/{}", context.xen.own, id.frontend, id.device);
-        let frontend = format!("/local/domain/{}/device/vsnd/{}", id.frontend, id.device);
-        let watch = context.xen.store.watch(&format!("{frontend}/state"), Box::new(move |_| changed()))?;
-        Ok(Self {
+        let mut device = Self {
             id,
             domain,
             policy,
-            backend,
-            frontend,
+            account,
+            backend: backend(context, id),
+            frontend: format!("/local/domain/{}/device/vsnd/{}", id.frontend, id.device),
             config: None,
             bus: Bus::default(),
             connection: None,
-            _frontend_state: watch,
-        })
+            changed: Arc::new(changed),
+            listening: Listening::From(Nanos(i64::MIN)),
+        };
+        device.listen(context, monotonic_now())?;
+        Ok(device)
+    }
+
+    /// Listens for changes of the frontend's state again, if that is due at `now`.
+    ///
+    /// # Errors
+    /// What XenStore says.
+    pub fn listen(&mut self, context: &DeviceContext, now: Nanos) -> Result<(), StoreError> {
+        if self.deaf_until().is_some_and(|until| now >= until) {
+            let changed = Arc::clone(&self.changed);
+            let state = format!("{}/state", self.frontend);
+            self.listening = Listening::On(context.xen.store.watch(&state, Box::new(move |_| changed()))?);
+        }
+        Ok(())
+    }
+
+    /// Hears of no change until `until`: a watch that fires without end costs more than a look now and then.
+    pub fn stop_listening(&mut self, until: Nanos) {
+        self.listening = Listening::From(until);
+    }
+
+    /// Until when it hears of no change, if so.
+    pub fn deaf_until(&self) -> Option<Nanos> {
+        match self.listening {
+            Listening::On(_) => None,
+            Listening::From(until) => Some(until),
+        }
+    }
+
+    /// What the guest has had.
+    pub fn account(&self) -> &Arc<Account> {
+        &self.account
     }
 
     /// The guest that the card belongs to.
@@ -115,6 +178,9 @@ impl Device {
     /// # Errors
     /// [`StoreError::Disconnected`]: XenStore itself is gone.
     pub fn look(&mut self, context: &DeviceContext) -> Result<Outcome, StoreError> {
+        if self.connection.as_ref().is_some_and(Connection::has_failed) {
+            return Ok(Outcome::Failed);
+        }
         // Every step changes a fact, and no sequence of them is longer than this.
         for _ in 0..8 {
             let Some(facts) = self.facts(context)? else { return Ok(Outcome::Gone) };
@@ -135,7 +201,9 @@ impl Device {
                 Step::Write(state) => self.write_state(context, state)?,
             }
         }
-        warn!(domain = %self.domain.shown(), device = %self.id, "the card's states go round in a circle; it is left alone until they change");
+        if let Some(more) = self.account.may_tell() {
+            warn!(domain = %self.domain.shown(), device = %self.id, "the card's states go round in a circle; it is left alone until they change{more}");
+        }
         Ok(Outcome::Rest)
     }
 
@@ -163,23 +231,22 @@ impl Device {
 
     fn take_config(&mut self, context: &DeviceContext) -> Result<(), StoreError> {
         let (domain, device) = (self.domain.shown(), self.id);
-        let config = CardConfig::read(&*context.xen.store, &self.frontend);
-        self.config = Some(match config {
-            Ok((config, warnings)) => {
-                for warning in warnings {
-                    warn!(%domain, %device, "the sound card's configuration is odd: {warning}");
-                }
-                Ok(config)
-            }
+        let (config, warnings) = match CardConfig::read(&*context.xen.store, &self.frontend) {
             Err(ConfigError { problem: Problem::Store(error @ StoreError::Disconnected(_)), .. }) => {
                 return Err(error);
             }
-            Err(error) => {
-                // The card is offered all the same: a domain must not fail to start for want of sound.
-                error!(%domain, %device, "the sound card's configuration can't be used, the guest will have no sound; mend vsnd= in its configuration: {error}");
-                Err(error)
-            }
+            read => read.map_or_else(|error| (Err(error), Vec::new()), |(config, odd)| (Ok(config), odd)),
+        };
+        for warning in warnings {
+            warn!(%domain, %device, "the sound card's configuration is odd: {warning}");
+        }
+        let served = config.map_err(NoSound::from).and_then(|config| {
+            let streams: usize = config.pcms.iter().map(|pcm| pcm.streams.len()).sum();
+            let held = self.account.add_card(u32::try_from(streams).unwrap_or(u32::MAX))?;
+            Ok(Served { config, _held: held })
         });
+        // The card is offered all the same: a domain must not fail to start for want of sound.
+        self.config = Some(served.inspect_err(|error| error!(%domain, %device, "{error}")));
         Ok(())
     }
 
@@ -189,8 +256,19 @@ impl Device {
             self.take_config(context)?;
         }
         let connected = match &self.config {
-            Some(Ok(config)) => {
-                Connection::open(context, self.id, &self.domain, self.policy, config, &self.frontend, start)
+            Some(Ok(Served { config, .. })) => {
+                let card = CardSetup {
+                    id: self.id,
+                    domain: &self.domain,
+                    policy: self.policy,
+                    account: &self.account,
+                    config,
+                    frontend: &self.frontend,
+                };
+                let grants = Metered::new(&context.xen.grants, &self.account);
+                let metered = DeviceContext { xen: Xen { grants, ..context.xen.clone() }, ..context.clone() };
+                let changed = Arc::clone(&self.changed);
+                Connection::open(&metered, &card, start, move || changed())
             }
             // Told when it was taken.
             Some(Err(_)) => {
@@ -221,7 +299,9 @@ impl Device {
                 Ok(())
             }
             Err(error) => {
-                error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}");
+                if let Some(more) = self.account.may_tell() {
+                    error!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be connected: {error}{more}");
+                }
                 self.bus.failed(monotonic_now());
                 self.write_state(context, BusState::Closed)
             }
@@ -231,6 +311,26 @@ impl Device {
     fn write_state(&self, context: &DeviceContext, state: BusState) -> Result<(), StoreError> {
         write_existing(context, &self.backend, "state", state.value().as_bytes())
     }
+}
+
+/// Our directory of a card. Both ends' paths are made of our own tree and numbers; what the nodes `frontend` and `backend` say
+/// is not trusted.
+fn backend(context: &DeviceContext, id: DeviceId) -> String {
+    format!("/local/domain/{}/backend/vsnd/{}/{}", context.xen.own, id.frontend, id.device)
+}
+
+/// Whether the toolstack has just made the card at `id`: nobody else writes this state.
+pub fn is_new(context: &DeviceContext, id: DeviceId) -> bool {
+    let found = state(&*context.xen.store, &format!("{}/state", backend(context, id)));
+    found == Ok(Some(BusState::Initialising))
+}
+
+/// Tells the frontend, and the toolstack, that the card at `id` is closed.
+///
+/// # Errors
+/// What XenStore says.
+pub fn close(context: &DeviceContext, id: DeviceId) -> Result<(), StoreError> {
+    write_existing(context, &backend(context, id), "state", BusState::Closed.value().as_bytes())
 }
 
 /// Writes a node of our directory unless the toolstack has removed the directory: it must not come back half.

@@ -1,9 +1,11 @@
 //! The pacer: one thread that wakes when a position is due and tells the guest. It sleeps while nothing runs.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tracing::error;
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use super::voice::Voice;
@@ -133,7 +135,12 @@ fn pace(shared: &Shared) {
                 return true;
             }
             let Some(voice) = paced.voice.upgrade() else { return false };
-            let Some(next) = lock(&voice).step(now) else { return false };
+            // A voice that breaks down is left out, and the others go on.
+            let next = catch_unwind(AssertUnwindSafe(|| lock(&voice).step(now)));
+            let next = next.inspect_err(|_| {
+                error!("a stream's positions end by a fault of the bridge; please report it");
+            });
+            let Ok(Some(next)) = next else { return false };
             paced.due = next;
             true
         });
@@ -174,9 +181,13 @@ mod tests {
 
     /// A stream without a node, on the null clock.
     fn voice(pacer: &Pacer) -> SharedVoice {
+        voice_that(pacer, || ())
+    }
+
+    fn voice_that(pacer: &Pacer, told: impl Fn() + Send + 'static) -> SharedVoice {
         let [ours, _theirs] = shared_pages();
         let events = EventWriter::new(EventPage::attach(ours).unwrap());
-        let signals = Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) };
+        let signals = Signals { positions: Box::new(told), answer: Box::new(|| ()) };
         let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
         let pages = Pages::anonymous(4096 * 10).unwrap();
         let ring = Arc::new(PcmRing::new(Direction::Playback, format, Frames(9_600), pages));
@@ -207,6 +218,24 @@ mod tests {
         // The last wake-up that was due finds them at rest.
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(wakeups(&pacer, SPAN), 0, "stopped");
+    }
+
+    #[test]
+    fn a_voice_that_breaks_down_is_left_out_and_the_others_go_on() {
+        let pacer = Pacer::start().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let broken = voice_that(&pacer, || panic!("a fault of the bridge"));
+        let honest = voice_that(&pacer, move || {
+            let _ = tell.send(());
+        });
+        for voice in [&broken, &honest] {
+            lock(voice).start(monotonic_now());
+            pacer.add(voice);
+        }
+        for _ in 0..20 {
+            told.recv_timeout(Duration::from_secs(5)).unwrap();
+        }
+        assert!(broken.is_poisoned());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tracing::{debug, info, warn};
 use vsnd_dbus::Run;
 use vsnd_pw_module::{
-    Access, Direction, Frames, Nanos, Octets, Pages, PcmRing, SoundServer, StreamFormat, monotonic_now,
+    Access, Direction, Frames, Octets, Pages, PcmRing, SoundServer, StreamFormat, monotonic_now,
 };
 
 use super::events::EventWriter;
@@ -16,8 +16,8 @@ use super::strip::Strip;
 use super::voice::{Signals, TooLong, Voice};
 use crate::config::DomainPolicy;
 use crate::control::Control;
-use crate::guest::DeviceContext;
 use crate::guest::names::{Domain, Place};
+use crate::guest::{Account, DeviceContext};
 use crate::mixer::{GuestChannel, Millibels};
 use crate::sndif::volume::{self, BadLength};
 use crate::sndif::{
@@ -31,10 +31,6 @@ const PAGE: u64 = 4096;
 /// The greatest buffer of a stream, whatever its configuration says: the host maps no more for one. More than two
 /// seconds of the widest stream that Linux knows.
 const MOST_BUFFER: Octets = Octets(16 << 20);
-/// Faults told per stream and minute; a guest must not fill the log.
-const COMPLAINTS: u32 = 10;
-/// The time after which a stream may be complained of again.
-const COMPLAINTS_WINDOW: Nanos = Nanos::from_millis(60_000);
 
 /// What a stream is made of.
 #[derive(Clone, Debug)]
@@ -51,6 +47,8 @@ pub struct StreamSetup {
     pub limits: Limits,
     /// What the user allows.
     pub policy: DomainPolicy,
+    /// What the guest has had of it.
+    pub account: Arc<Account>,
 }
 
 /// A stream, closed or open. Lives in its card's thread.
@@ -64,7 +62,6 @@ pub struct PcmStream {
     voice: SharedVoice,
     record: Record,
     open: Option<OpenStream>,
-    complaints: (Nanos, u32),
 }
 
 /// Between OPEN and CLOSE.
@@ -131,6 +128,7 @@ impl PcmStream {
             |format: &PcmFormat| format.sample_format().is_some_and(|sample| server.carries(sample));
         setup.limits.buffer = setup.limits.buffer.min(MOST_BUFFER);
         setup.limits.formats = setup.limits.formats.iter().filter(carried).collect();
+        let voice = Voice::new(events, signals, context.pacer.cadence()).of(Arc::clone(&setup.account));
         let strip = context.control.strip(&setup, Arc::clone(&server));
         record.set_guest(&strip.guest(|| record.guest()));
         Self {
@@ -140,10 +138,9 @@ impl PcmStream {
             grants: Arc::clone(&context.xen.grants),
             server,
             pacer: context.pacer.clone(),
-            voice: Arc::new(Mutex::new(Voice::new(events, signals, context.pacer.cadence()))),
+            voice: Arc::new(Mutex::new(voice)),
             record,
             open: None,
-            complaints: (Nanos(i64::MIN), 0),
         }
     }
 
@@ -190,22 +187,10 @@ impl PcmStream {
     }
 
     /// Says what the guest did wrong, unless it has been said too often.
-    pub fn complain(&mut self, fault: &dyn Display) {
-        let (since, count) = &mut self.complaints;
-        let now = monotonic_now();
-        if since.0 == i64::MIN || now - *since > COMPLAINTS_WINDOW {
-            (*since, *count) = (now, 0);
-        }
-        *count += 1;
-        let more = if *count == COMPLAINTS {
-            " (no more of this stream's faults are told for a minute)"
-        } else {
-            ""
-        };
-        if *count <= COMPLAINTS {
-            let Place { card, pcm, stream } = self.setup.place;
-            warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");
-        }
+    pub fn complain(&self, fault: &dyn Display) {
+        let Some(more) = self.setup.account.may_tell() else { return };
+        let Place { card, pcm, stream } = self.setup.place;
+        warn!(domain = %self.setup.domain.shown(), card, pcm, stream, "the guest's request is refused: {fault}{more}");
     }
 
     /// The guest has taken events: there is room for a position that waits.

@@ -8,6 +8,7 @@ use vsnd_pw_module::{Direction, Frames, Nanos, NullClock, PcmRing, Stopped};
 use super::clock::PositionClock;
 use super::events::EventWriter;
 use super::pacer::Cadence;
+use crate::guest::Account;
 
 /// A node that was called so lately will be called again: a START need not wait for it.
 const CALLED_LATELY: Nanos = Nanos::from_millis(100);
@@ -26,6 +27,8 @@ pub struct Voice {
     events: EventWriter,
     signals: Signals,
     cadence: Cadence,
+    /// Who is charged for it, if anyone.
+    account: Option<Arc<Account>>,
     open: Option<Open>,
 }
 
@@ -91,7 +94,13 @@ pub struct TooLong;
 impl Voice {
     /// A closed stream's voice, which tells the guest by `events` and `signals`, so often.
     pub fn new(events: EventWriter, signals: Signals, cadence: Cadence) -> Self {
-        Self { events, signals, cadence, open: None }
+        Self { events, signals, cadence, account: None, open: None }
+    }
+
+    /// The same, at the guest's charge.
+    #[must_use]
+    pub fn of(self, account: Arc<Account>) -> Self {
+        Self { account: Some(account), ..self }
     }
 
     /// OPEN: `ring` at rest at position 0. As long as no node is attached to it the null clock drives it. Returns what
@@ -259,8 +268,21 @@ impl Voice {
         }
     }
 
-    /// Tells the guest what is due at `now`. Returns when to be called next; `None` once the stream is at rest.
+    /// Tells the guest what is due at `now`. Returns when to be called next, which is later for a guest that has more looked
+    /// at than it may; `None` once the stream is at rest.
     pub fn step(&mut self, now: Nanos) -> Option<Nanos> {
+        let due = self.tell_due(now)?;
+        let Some(account) = &self.account else { return Some(due) };
+        let Some(delay) = account.events.take(now, 1) else { return Some(due) };
+        if delay.is_news {
+            // The request thread writes the log.
+            account.note();
+            (self.signals.answer)();
+        }
+        Some(due.max(delay.until))
+    }
+
+    fn tell_due(&mut self, now: Nanos) -> Option<Nanos> {
         let open = self.open.as_mut()?;
         if !open.ring.cursor().running {
             return None;

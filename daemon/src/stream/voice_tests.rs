@@ -303,6 +303,35 @@ fn without_a_node_the_position_follows_the_clock() {
     assert!(bench.last.abs_diff(48_000) <= 480);
 }
 
+#[test]
+fn a_guest_that_has_more_looked_at_than_it_may_is_looked_at_at_its_bounds_pace() {
+    use crate::config::{GuestLimits, TotalLimits};
+    use crate::guest::Total;
+    let events_per_second = std::num::NonZeroU32::new(50).unwrap();
+    let limits = GuestLimits { events_per_second, ..GuestLimits::DEFAULT };
+    let account = Account::new("work", limits, &Total::new(TotalLimits::default()));
+    // Two streams with 2 ms periods on the clock: a thousand looks a second are due.
+    let [mut one, mut other] = [(); 2].map(|()| {
+        let Bench { mut voice, ring, .. } = Bench::new(Direction::Playback, 96, 4_800);
+        voice = voice.of(Arc::clone(&account));
+        voice.open(ring, Frames(96), Nanos(0));
+        voice.start(Nanos(0));
+        (voice, Nanos(0), 0)
+    });
+    for now in (0..2_000).map(Nanos::from_millis) {
+        for (voice, due, looks) in [&mut one, &mut other] {
+            if now >= *due {
+                *due = voice.step(now).unwrap();
+                *looks += 1;
+            }
+        }
+    }
+    let looks = [one.2, other.2];
+    // One second's worth at once, and two seconds' at its pace.
+    assert!((140..=152).contains(&(looks[0] + looks[1])), "{looks:?}");
+    assert!(looks.iter().all(|looks| *looks > 50), "neither starves: {looks:?}");
+}
+
 /// A host that was suspended: CLOCK_MONOTONIC stood still, or the machine had no time for us; either way no cycle came, and
 /// then they come again.
 #[test]

@@ -159,6 +159,9 @@ pub enum GrantError {
     /// The device or the kernel refused.
     #[error("grants can't be mapped: {0}")]
     Device(String),
+    /// The policy allows the guest no more.
+    #[error("the guest has {0}")]
+    OverBound(String),
 }
 
 /// Memory that guests grant.
@@ -182,15 +185,15 @@ pub enum EventError {
     Device(String),
 }
 
-/// One handle on event channels, with ports of its own. Dropping it unbinds all of them.
+/// One handle on event channels, with ports of its own, all of them of one domain. Dropping it unbinds all of them.
 ///
 /// A notified port is masked until [`unmask`](Self::unmask): unmask after the work, so that a guest's storm of
 /// notifications costs no more than the work itself.
 pub trait Events: Send + Sync {
-    /// Binds the port that `domain` published.
+    /// Binds the port that `domain` published. The first one settles which domain the handle is for.
     ///
     /// # Errors
-    /// [`EventError::Bind`].
+    /// [`EventError::Bind`], also for a port of another domain.
     fn bind(&self, domain: DomId, remote: RemotePort) -> Result<LocalPort, EventError>;
 
     /// Frees a port. Unknown ports are ignored.

@@ -13,6 +13,7 @@ use super::control::Control;
 use super::process::{Process, Shared};
 use super::router::Router;
 use super::thread::Happening;
+use super::watch::Watch;
 use super::{format, properties};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
@@ -37,6 +38,19 @@ pub(super) enum NodeError {
 const ID_ANY: u32 = u32::MAX;
 /// How often a node that the server refuses is offered again.
 const RETRY: Backoff = Backoff::new(Nanos::from_millis(1_000), Nanos::from_millis(30_000));
+/// How long a server may take to remove a node; one that hangs gets no more.
+const REMOVAL: Nanos = Nanos::from_millis(2_000);
+
+/// A node whose tail is heard goes by the server's hand, and its stream after it. Were the stream to go first, libpipewire
+/// before 0.3.72 would keep the descriptors of messages under way to it, two for each: a guest that opens and closes in quick
+/// succession would have the process run out of them.
+#[derive(Clone, Copy, Debug)]
+struct Removal {
+    /// Whether the server was asked; before it has named the node it can't be.
+    asked: bool,
+    /// The stream goes then, whatever the server does.
+    until: Nanos,
+}
 
 /// A node that has a handle, or plays its tail.
 pub(super) struct Node {
@@ -48,6 +62,7 @@ pub(super) struct Node {
     shared: Arc<Shared>,
     activity: Activity,
     live: Option<Live>,
+    removal: Option<Removal>,
     /// How many streams this node has had: what an earlier one still says isn't about the present one.
     life: u64,
     told: Told,
@@ -72,6 +87,7 @@ impl Node {
             shared: Arc::default(),
             activity: Activity::opened(monotonic_now()),
             live: None,
+            removal: None,
             life: 0,
             told: Told::new(events),
             backoff: RETRY,
@@ -152,21 +168,34 @@ impl Node {
 
     /// When something is due next.
     pub(super) fn deadline(&self) -> Option<Nanos> {
+        let activity = self.removal.map(|removal| removal.until).or(self.activity.deadline());
         let retry = self.backoff.at().filter(|_| self.live.is_none() && !self.activity.released());
-        [self.activity.deadline(), retry].into_iter().flatten().min()
+        [activity, retry].into_iter().flatten().min()
     }
 
-    /// Does what is due at `now`; whether the node is to be removed.
-    pub(super) fn tick(&mut self, now: Nanos) -> bool {
+    /// Does what is due at `now`; whether nothing is left of the node. `watch` is there as long as the server is.
+    pub(super) fn tick(&mut self, now: Nanos, watch: Option<&Watch>) -> bool {
         if self.activity.released() && self.live.is_none() {
             return true;
         }
         match self.activity.due(now) {
-            Some(Due::Go) => return true,
+            Some(Due::Go) => return watch.is_none_or(|watch| self.is_overdue(now, watch)),
             Some(Due::Rest) => self.apply_activity(),
             None => (),
         }
         false
+    }
+
+    /// Has the server remove the node; whether it has taken too long.
+    fn is_overdue(&mut self, now: Nanos, watch: &Watch) -> bool {
+        let removal = self.removal.get_or_insert(Removal { asked: false, until: now + REMOVAL });
+        if !removal.asked
+            && let Some(id) = self.live.as_ref().and_then(Live::id)
+        {
+            watch.remove(id);
+            removal.asked = true;
+        }
+        now >= removal.until
     }
 
     fn apply_activity(&self) {
@@ -196,6 +225,7 @@ impl Node {
                 self.backoff.reset();
                 self.tell(NodeState::Running { id });
             }
+            StreamState::Unconnected if self.activity.released() => self.drop_stream(),
             StreamState::Unconnected => self.refused(now, "the server removed the node".to_owned()),
             StreamState::Error(text) => self.refused(now, text),
         }
@@ -288,6 +318,11 @@ impl Live {
         }
         stream.connect(direction, None, flags, &mut params).map_err(NodeError::Connect)?;
         Ok(Self { _process: process, _control: control, stream })
+    }
+
+    /// The node's number, once the server has given it one.
+    fn id(&self) -> Option<u32> {
+        Some(self.stream.node_id()).filter(|id| *id != pw::constants::ID_ANY)
     }
 }
 

@@ -143,7 +143,8 @@ impl Thread {
         if self.sought && self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
             self.connect(now);
         }
-        self.nodes.retain(|_, node| !node.tick(now));
+        let Self { nodes, watch, .. } = self;
+        nodes.retain(|_, node| !node.tick(now, watch.as_ref()));
         if self.up {
             let wanting: Vec<NodeKey> =
                 self.nodes.iter().filter(|(_, node)| node.wants_stream(now)).map(|(key, _)| *key).collect();

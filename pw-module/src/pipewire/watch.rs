@@ -25,7 +25,7 @@ pub(super) enum Seen {
 pub(super) struct Watch {
     _done: CoreListener,
     _objects: RegistryListener,
-    _registry: RegistryRc,
+    registry: RegistryRc,
     connection: Connection,
 }
 
@@ -63,7 +63,14 @@ impl Watch {
             })
             .register();
         core.sync(0)?;
-        Ok(Self { _done: done, _objects: objects, _registry: registry, connection })
+        Ok(Self { _done: done, _objects: objects, registry, connection })
+    }
+
+    /// Asks the server to remove the object of this number.
+    pub(super) fn remove(&self, id: u32) {
+        if let Err(error) = self.registry.destroy_global(id).into_result() {
+            tracing::debug!(id, %error, "can't have a node removed");
+        }
     }
 
     pub(super) fn key(&self) -> ConnectionKey {

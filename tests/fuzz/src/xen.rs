@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use vsnd_bridge::config::{GuestLimits, TotalLimits};
 use vsnd_bridge::control::Control;
-use vsnd_bridge::guest::DeviceContext;
+use vsnd_bridge::guest::{Account, DeviceContext, Total};
 use vsnd_bridge::sim::{Guest, Holdings, Hypervisor};
 use vsnd_bridge::sndif::PAGE;
 use vsnd_bridge::stream::Pacer;
@@ -111,6 +112,11 @@ impl Machine {
         self.desk.cycle(64);
         self.desk.rings.lock().unwrap().clear();
     }
+}
+
+/// The account of a guest that has just come, as wide as the policy makes it by default.
+pub fn account(guest: &str) -> Arc<Account> {
+    Account::new(guest, GuestLimits::DEFAULT, &Total::new(TotalLimits::default()))
 }
 
 /// A sound server whose cycles come when they are called for, on every ring that it was ever given.

@@ -18,7 +18,7 @@ enum Call {
 
 /// What a card's thread does with its event channels, and a ring that fills up again with each of its answers.
 #[derive(Clone, Default)]
-struct Observed {
+pub struct Observed {
     calls: Arc<Mutex<Vec<Call>>>,
     never_empty: Arc<Mutex<Option<Pages>>>,
 }
@@ -26,9 +26,10 @@ struct Observed {
 struct ObservedEvents(Observed, Arc<dyn Events>);
 
 impl Observed {
-    fn machine(&self) -> Machine {
+    /// A machine whose bridge is observed.
+    pub fn machine(&self, config: &str) -> Machine {
         let observed = self.clone();
-        Machine::with_view(Arc::new(NullServer), move |xen| {
+        Machine::with_view(Arc::new(NullServer), config, move |xen| {
             let open = Arc::clone(&xen.open_events);
             let open_events = move || {
                 let events: Arc<dyn Events> = Arc::new(ObservedEvents(observed.clone(), open()?));
@@ -36,6 +37,11 @@ impl Observed {
             };
             Xen { open_events: Arc::new(open_events), ..xen }
         })
+    }
+
+    /// Times that a port was unmasked: looks at a notification.
+    pub fn unmasked(&self) -> usize {
+        self.calls.lock().unwrap().iter().filter(|call| matches!(call, Call::Unmask(_))).count()
     }
 
     fn call(&self, call: Call) {
@@ -78,7 +84,7 @@ impl Events for ObservedEvents {
 #[test]
 fn rule_10_a_port_is_unmasked_after_its_work() {
     let observed = Observed::default();
-    let machine = observed.machine();
+    let machine = observed.machine("");
     let mut guest = Hostile::connected(&machine, "hostile");
     assert_eq!(guest.ask(Operation::Close), Ok(()));
     machine.xen.destroy(&guest.domain).unwrap();
@@ -93,7 +99,7 @@ fn rule_10_a_port_is_unmasked_after_its_work() {
 #[test]
 fn rule_10_a_stream_whose_ring_is_never_empty_holds_up_no_other() {
     let observed = Observed::default();
-    let machine = observed.machine();
+    let machine = observed.machine("");
     let mut guest = Hostile::connected(&machine, "hostile");
     let mut honest = Hostile::connected(&machine, "honest");
     *observed.never_empty.lock().unwrap() = Some(guest.playback.raw.ring.view().unwrap());

@@ -1,5 +1,6 @@
 //! Guests that keep to no rule, against the whole daemon. The rules are numbered in docs/security.md.
 
+mod bounds;
 mod events;
 mod isolation;
 mod requests;
@@ -35,8 +36,13 @@ struct Hostile {
 
 impl Hostile {
     fn connected(machine: &Machine, name: &str) -> Self {
+        Self::with_card(machine, name, &Card::simple())
+    }
+
+    /// With this card, of which the first PCM's two streams are used.
+    fn with_card(machine: &Machine, name: &str, card: &Card) -> Self {
         let domain = machine.xen.create_domain(name, &format!("uuid-of-{name}")).unwrap();
-        let card = machine.xen.attach(&domain, DOM0, &Card::simple()).unwrap();
+        let card = machine.xen.attach(&domain, DOM0, card).unwrap();
         let [playback, capture] = [0, 1].map(|index| {
             let stream = RawStream::of(&domain);
             stream.publish(&domain, &card, index);

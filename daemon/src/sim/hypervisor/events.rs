@@ -188,6 +188,8 @@ struct Local {
 
 #[derive(Default)]
 struct Handle {
+    /// The only domain whose ports it may bind, from the first one on.
+    of: Option<DomId>,
     ports: BTreeMap<LocalPort, Local>,
     ready: VecDeque<LocalPort>,
     woken: bool,
@@ -232,7 +234,6 @@ impl EventDevice {
     /// The process dies, and its handle with it.
     pub fn kill(&self) {
         lock(&self.ports.handle).killed = true;
-        self.ports.changed.notify_all();
         self.release_all();
     }
 
@@ -274,6 +275,9 @@ impl Events for EventDevice {
         let mut handle = lock(&self.ports.handle);
         if handle.killed {
             return refused("the process is dead");
+        }
+        if *handle.of.get_or_insert(domain) != domain {
+            return refused("the handle is another domain's");
         }
         state.last_local += 1;
         let port = LocalPort(state.last_local);
@@ -321,10 +325,8 @@ impl Events for EventDevice {
 
     fn wait(&self, ports: &mut Vec<LocalPort>) -> Result<(), EventError> {
         let mut handle = lock(&self.ports.handle);
+        // The thread of a dead process stands still here, until its ghost is told to end.
         while handle.ready.is_empty() && !std::mem::take(&mut handle.woken) {
-            if handle.killed {
-                return Err(EventError::Device("the process is dead".to_owned()));
-            }
             handle = self.ports.changed.wait(handle).unwrap_or_else(PoisonError::into_inner);
         }
         let count = handle.ready.len().min(BATCH);
@@ -404,16 +406,20 @@ mod tests {
     }
 
     #[test]
+    fn a_handle_serves_one_domain() {
+        let (channels, interrupts, guest, device) = setup();
+        let other = channels.allocate(DomId(2), DOM0, &interrupts);
+        device.bind(GUEST, RemotePort(guest.number())).unwrap();
+        assert!(device.bind(DomId(2), RemotePort(other.number())).is_err());
+    }
+
+    #[test]
     fn a_killed_process_leaves_ports_that_the_next_one_binds() {
         let (channels, _interrupts, guest, device) = setup();
         let remote = RemotePort(guest.number());
         let port = device.bind(GUEST, remote).unwrap();
         let _ = notified(&device);
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| device.wait(&mut Vec::new()));
-            device.kill();
-            assert!(waiting.join().unwrap().is_err());
-        });
+        device.kill();
         assert_eq!(channels.bound(GUEST), 0);
         device.notify(port);
         assert!(!guest.wait(Duration::from_millis(5)), "notified by the dead");

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::OFlags;
@@ -18,9 +19,11 @@ use crate::xen::{DomId, EventError, Events, LocalPort, RemotePort};
 /// Ports taken by one wait.
 const PORTS: usize = 64;
 
-/// One handle on the event channel device.
+/// One handle on the event channel device. It serves one domain: with the first port that it binds the kernel is told to
+/// refuse it ports of any other.
 pub struct EventChannels {
     device: OwnedFd,
+    domain: OnceLock<DomId>,
     /// Readable while a wake is owed.
     woken: OwnedFd,
 }
@@ -37,7 +40,11 @@ impl EventChannels {
     }
 
     fn over(device: OwnedFd) -> io::Result<Self> {
-        Ok(Self { device, woken: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        Ok(Self {
+            device,
+            domain: OnceLock::new(),
+            woken: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
     }
 
     /// Takes what a wake left, if there was one.
@@ -53,6 +60,19 @@ fn words(errno: Errno) -> String {
 
 impl Events for EventChannels {
     fn bind(&self, domain: DomId, remote: RemotePort) -> Result<LocalPort, EventError> {
+        let of = *self.domain.get_or_init(|| {
+            // Domain 0 can't be named, and kernels before 4.8 know no such request.
+            match ioctl::restrict(self.device.as_fd(), domain.0) {
+                Ok(()) => debug!("event channels are restricted to domain {domain}"),
+                Err(errno) => {
+                    debug!("event channels are not restricted to domain {domain}: {}", words(errno))
+                }
+            }
+            domain
+        });
+        if of != domain {
+            return Err(EventError::Bind(remote.0, format!("the handle is domain {of}'s")));
+        }
         ioctl::bind_interdomain(self.device.as_fd(), domain.0.into(), remote.0)
             .map(LocalPort)
             .map_err(|errno| EventError::Bind(remote.0, words(errno)))
@@ -181,5 +201,7 @@ mod tests {
         assert!(before.elapsed() < Duration::from_secs(1));
         let refused = channels.bind(DomId(3), RemotePort(9));
         assert!(matches!(refused, Err(EventError::Bind(9, _))), "{refused:?}");
+        let Err(EventError::Bind(9, why)) = channels.bind(DomId(4), RemotePort(9)) else { panic!("bound") };
+        assert_eq!(why, "the handle is domain 3's");
     }
 }

@@ -15,6 +15,7 @@ const fn request(group: u8, number: u8, octets: usize) -> Opcode {
 const BIND_INTERDOMAIN: Opcode = request(b'E', 1, 8);
 const UNBIND: Opcode = request(b'E', 3, 4);
 const NOTIFY: Opcode = request(b'E', 4, 4);
+const RESTRICT_DOMID: Opcode = request(b'E', 6, 2);
 const MAP_GRANT_REF: Opcode = request(b'G', 0, 24);
 const UNMAP_GRANT_REF: Opcode = request(b'G', 1, 16);
 
@@ -77,6 +78,16 @@ pub(super) fn notify(device: BorrowedFd<'_>, port: u32) -> Result<(), Errno> {
     call(device, NOTIFY, &mut [port]).map(drop)
 }
 
+/// Lets a handle bind ports of `domain` and of no other from now on.
+///
+/// # Errors
+/// What the kernel says: EACCES for a handle that has a domain, EINVAL for domain 0.
+pub(super) fn restrict(device: BorrowedFd<'_>, domain: u16) -> Result<(), Errno> {
+    // The kernel reads the first two octets.
+    let [low, high] = domain.to_ne_bytes();
+    call(device, RESTRICT_DOMID, &mut [u32::from_ne_bytes([low, high, 0, 0])]).map(drop)
+}
+
 /// Announces a range of grants; returns the offset at which to map it.
 ///
 /// # Errors
@@ -135,12 +146,14 @@ mod tests {
             ("IOCTL_EVTCHN_BIND_INTERDOMAIN", BIND_INTERDOMAIN),
             ("IOCTL_EVTCHN_UNBIND", UNBIND),
             ("IOCTL_EVTCHN_NOTIFY", NOTIFY),
+            ("IOCTL_EVTCHN_RESTRICT_DOMID", RESTRICT_DOMID),
             ("IOCTL_GNTDEV_MAP_GRANT_REF", MAP_GRANT_REF),
             ("IOCTL_GNTDEV_UNMAP_GRANT_REF", UNMAP_GRANT_REF),
         ];
         let layout = [
             ("offsetof(struct ioctl_evtchn_bind_interdomain, remote_domain)", 0),
             ("offsetof(struct ioctl_evtchn_bind_interdomain, remote_port)", 4),
+            ("sizeof(struct ioctl_evtchn_restrict_domid)", 2),
             ("offsetof(struct ioctl_gntdev_map_grant_ref, count)", 0),
             ("offsetof(struct ioctl_gntdev_map_grant_ref, index)", 8),
             ("offsetof(struct ioctl_gntdev_map_grant_ref, refs)", 16),
@@ -172,6 +185,7 @@ mod tests {
     fn a_file_that_is_no_such_device_refuses() {
         let null = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(bind_interdomain(null.as_fd(), 1, 1), Err(Errno::NOTTY));
+        assert_eq!(restrict(null.as_fd(), 1), Err(Errno::NOTTY));
         assert_eq!(map_grants(null.as_fd(), 1, [8, 9].into_iter()), Err(Errno::NOTTY));
         assert_eq!(map_grants(null.as_fd(), 1, [].into_iter()), Err(Errno::INVAL));
         assert_eq!(map_grants(null.as_fd(), 1, vec![8; REFERENCES_MAX + 1].into_iter()), Err(Errno::INVAL));

@@ -6,14 +6,14 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use vsnd_bridge::config::{Capture, DomainPolicy};
 use vsnd_bridge::guest::names::Domain;
-use vsnd_bridge::guest::{Connection, DeviceId, Start};
+use vsnd_bridge::guest::{CardSetup, Connection, DeviceId, Start};
 use vsnd_bridge::sim::{Attached, Card, Guest};
 use vsnd_bridge::sndif::{CardConfig, Errno, Operation, PACKET, Span};
-use vsnd_pw_module::{Octets, Role};
+use vsnd_pw_module::Octets;
 
 use super::request::Ask;
 use crate::raw::{HonestStream, RawStream};
-use crate::xen::{DOM0, Machine};
+use crate::xen::{DOM0, Machine, account};
 
 const STREAMS: [u8; 2] = [0, 1];
 
@@ -167,6 +167,13 @@ fn asks(neighbour: &mut HonestStream) {
 fn connect(machine: &Machine, guest: &Guest, card: &Attached, config: &CardConfig) -> Connection {
     let id = DeviceId { frontend: guest.id(), device: card.device };
     let domain = Domain { id: guest.id(), name: Some(guest.name().into()), uuid: None };
-    let policy = DomainPolicy { capture: Capture::Allow, role: Role::Stream };
-    Connection::open(&machine.context, id, &domain, policy, config, &card.frontend(), Start::Anew).unwrap()
+    let card = CardSetup {
+        id,
+        domain: &domain,
+        policy: DomainPolicy { capture: Capture::Allow, ..DomainPolicy::default() },
+        account: &account(guest.name()),
+        config,
+        frontend: &card.frontend(),
+    };
+    Connection::open(&machine.context, &card, Start::Anew, || ()).unwrap()
 }

@@ -7,14 +7,14 @@ use vsnd_bridge::config::{Capture, DomainPolicy};
 use vsnd_bridge::guest::names::{Domain, Place};
 use vsnd_bridge::sndif::{EventPage, FormatSet, Interval, Limits, PAGE, Rates, Request, Response};
 use vsnd_bridge::stream::{EventWriter, PcmStream, Record, Signals, StreamSetup};
-use vsnd_pw_module::{Direction, Nanos, Octets, Role};
+use vsnd_pw_module::{Direction, Nanos, Octets};
 
 use super::request::Ask;
 use crate::log;
 use crate::memory::BUFFER_PAGES;
-use crate::xen::{Machine, shared_page};
+use crate::xen::{Machine, account, shared_page};
 
-/// What the log gets of one stream in a minute.
+/// What the log gets of one guest in a minute.
 const MOST_LINES: u64 = 10;
 
 #[derive(Debug, Arbitrary)]
@@ -100,6 +100,7 @@ fn setup(machine: &Machine, captures: bool) -> StreamSetup {
             buffer: Octets((BUFFER_PAGES * PAGE) as u64),
             shortest_buffer: Nanos(0),
         },
-        policy: DomainPolicy { capture: Capture::Allow, role: Role::Stream },
+        policy: DomainPolicy { capture: Capture::Allow, ..DomainPolicy::default() },
+        account: account("hostile"),
     }
 }
