@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A guest that has to ask records for twelve seconds while the microphone hears a signal. Amid it the user allows that, and forbids it
+# A guest that has to ask records for fourteen seconds while the microphone hears a signal. Amid it the user allows that, and forbids it
 # again. Then the guest records once more, for a second.
 guest=lab-asking-$kernel
 need_guest "$guest" "$kernel" || exit 1
@@ -36,7 +36,7 @@ recorded() {
     pull "$guest" "/tmp/$1.raw" "$case_out/$1.raw" || failed=1
 }
 
-record asked 12
+record asked 14
 doze 2
 look asked
 vsndctl capture "$guest" allow || failed=1

@@ -29,13 +29,13 @@ unmute_amid() {
 }
 
 begin long
-doze 2
+doze 1.6
 vsndctl volume "$guest" 50% || failed=1
-doze 2
+doze 1.6
 vsndctl mute "$guest" on || failed=1
-doze 2
+doze 1.6
 vsndctl mute "$guest" off || failed=1
-doze 2
+doze 1.6
 vsndctl volume "$guest" 100% || failed=1
 end long
 

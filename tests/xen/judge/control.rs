@@ -159,8 +159,8 @@ pub fn capture(case: &Case) -> Result<String> {
     let report = compare(&recording, &[signals::microphone().all()]).remove(0);
     let begins = report.begins_at.unwrap_or(0);
     let after = (recording.len() as u64).saturating_sub(begins + report.heard);
-    let whole = recording.len() as u64 == 12 * RATE && report.is_unbroken();
-    let long = [begins, report.heard, after].iter().all(|frames| *frames >= RATE);
+    let whole = recording.len() as u64 == 14 * RATE && report.is_unbroken();
+    let long = [begins, report.heard, after].iter().all(|frames| *frames >= RATE / 2);
     let overruns = case.underruns("arecord-asked.log")?;
     figures.push((
         vec![format!(
