@@ -74,7 +74,7 @@ test-fast: deps
 # After the others and alone: emulated guests play in real time, which needs a quiet machine. With CI set, a lab that
 # can't be built is a failure and not a remark.
 test-xen: deps test-fast
-	$(CARGO) build --locked --release -p vsnd-bridge
+	$(CARGO) build --locked --release -p vsnd-bridge -p vsnd-dbus
 	CI=1 $(CARGO) test --locked -p vsnd-tests --test xen
 
 # Prints tables; target/bench gets timing.json and the plots of docs/timing.md.

@@ -88,9 +88,19 @@ impl Gains {
     pub(crate) fn apply_to_guest(&self, format: StreamFormat, samples: &mut [u8], meter: &Meter) {
         use SampleFormat::{F32Be, F32Le, F64Be, F64Le};
         if self.is_unity() && !matches!(format.sample(), F32Le | F32Be | F64Le | F64Be) {
-            meter.look(format, samples);
+            self.look(format, samples, meter);
         } else {
             self.apply(format, samples, meter);
+        }
+    }
+
+    /// What [`apply`](Self::apply) does at [unity](Self::is_unity), where samples stay as they are: the next change begins there.
+    ///
+    /// For a callback.
+    pub(crate) fn look(&self, format: StreamFormat, samples: &[u8], meter: &Meter) {
+        for (channel, gain) in self.channels.iter().enumerate() {
+            meter.note(channel, codec::peak(format, samples, channel));
+            Gain::set(&gain.reached, 1.0);
         }
     }
 }
@@ -140,15 +150,6 @@ impl Meter {
     fn note(&self, channel: usize, greatest: f32) {
         if let Some(peak) = self.channels.get(channel) {
             peak.present.fetch_max(greatest.to_bits(), Ordering::Relaxed);
-        }
-    }
-
-    /// Notes samples that nobody changes.
-    ///
-    /// For a callback.
-    pub(crate) fn look(&self, format: StreamFormat, samples: &[u8]) {
-        for channel in 0..self.channels.len() {
-            self.note(channel, codec::peak(format, samples, channel));
         }
     }
 

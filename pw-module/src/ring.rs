@@ -357,7 +357,7 @@ impl PcmRing {
     /// Puts recorded frames into the ring, with their gain: in pieces, as the server's memory is not ours to write.
     fn record(&self, pages: &Pages, mut ring_offset: usize, frames: &[u8]) {
         if self.gains.is_unity() {
-            self.meter.look(self.format, frames);
+            self.gains.look(self.format, frames, &self.meter);
             let _ = pages.write(ring_offset, frames);
             return;
         }

@@ -180,6 +180,32 @@ fn a_run_has_its_gain_from_the_first_frame_and_a_change_has_a_slope() {
 }
 
 #[test]
+fn a_change_after_samples_as_they_are_has_a_slope_too() {
+    let loud = |frames: usize| 16_000i16.to_le_bytes().repeat(2 * frames);
+    let playback = stereo(Direction::Playback);
+    playback.write(Octets(0), &loud(2_000)).unwrap();
+    playback.wrote(Frames(0), Frames(2_000), Frames(0));
+    playback.start();
+    assert_eq!(play(&playback, 32 * 4)[16 * 4..], loud(16));
+    playback.set_gain(&[0.0, 0.0]);
+    let played = samples(&play(&playback, 960 * 4));
+
+    let capture = stereo(Direction::Capture);
+    capture.start();
+    capture.capture(NOW, &loud(32)).unwrap();
+    capture.set_gain(&[0.0, 0.0]);
+    capture.capture(NOW, &loud(960)).unwrap();
+    let mut recorded = vec![0; 976 * 4];
+    capture.read(Octets(0), &mut recorded).unwrap();
+    assert_eq!(recorded[..16 * 4], loud(16));
+
+    for changed in [&played, &samples(&recorded[16 * 4..])] {
+        assert!(changed[0] < 16_000 && changed[0] > 15_000, "{}", changed[0]);
+        assert!(changed[960..].iter().all(|sample| *sample == 0));
+    }
+}
+
+#[test]
 fn a_recording_has_its_gain_and_a_level() {
     let ring = stereo(Direction::Capture);
     ring.set_gain(&[0.5, 1.0]);

@@ -1,5 +1,7 @@
 //! What must have been heard in each case, and the figures that are printed about it.
 
+pub mod control;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};

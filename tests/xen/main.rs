@@ -16,12 +16,12 @@ use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use vsnd_bridge::sim::signal::write_wav;
 
-use judge::Case;
+use judge::{Case, control};
 use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 26] = [
+const CASES: [(&str, Judge); 30] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -47,11 +47,15 @@ const CASES: [(&str, Judge); 26] = [
     ("destroy-new", judge::destroy),
     ("reattach-old", judge::reattach),
     ("reattach-new", judge::reattach),
+    ("volume-old", control::volume),
+    ("volume-new", control::volume),
+    ("capture-old", control::capture),
+    ("capture-new", control::capture),
     ("pulseaudio", judge::pulseaudio),
 ];
 
 /// Cases that don't pass each time yet. They run when asked for (`-- --ignored`), and decide nothing.
-const ON_TRIAL: [&str; 1] = ["pulseaudio"];
+const ON_TRIAL: [&str; 5] = ["volume-old", "volume-new", "capture-old", "capture-new", "pulseaudio"];
 
 /// How often a case runs that failed while the machine was disturbed.
 const ATTEMPTS: usize = 3;
@@ -171,7 +175,8 @@ fn boot(cases: &[String]) -> Result<Boot> {
         Some(path) => path.into(),
         None => {
             let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--release", "-p", "vsnd-bridge", "--bin", "vsnd-bridge", "--target-dir"]);
+            let programs = ["-p", "vsnd-bridge", "-p", "vsnd-dbus", "--bins"];
+            build.args(["build", "--release"]).args(programs).arg("--target-dir");
             run(build.arg(target))?;
             target.join("release/vsnd-bridge")
         }

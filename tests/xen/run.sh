@@ -3,7 +3,7 @@
 # target/xenlab/runs/NAME/out. Says nothing about whether it is what should have been heard: that is main.rs's part.
 #
 # VSND_LOG     what the daemon logs (default: info)
-# VSND_BRIDGE  the daemon to put into Dom0 (default: target/release/vsnd-bridge)
+# VSND_BRIDGE  the daemon to put into Dom0, with the vsndctl beside it (default: target/release/vsnd-bridge)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=$here/../../target
@@ -34,7 +34,9 @@ cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
 mkdir "$run/tools"
 cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
 cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
-cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
+bridge=${VSND_BRIDGE:-$target/release/vsnd-bridge}
+cp -f "$bridge" "$run/vsnd-bridge"
+cp -f "${bridge%/*}/vsndctl" "$run/"
 for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img servers.img; do
     ln -f "$parts/$part" "$run/$part"
 done

@@ -49,14 +49,14 @@ install -d -m 755 -o ann -g ann /run/rec
 become_user dbus-daemon --session --address=unix:path=/run/user/1000/bus --nofork --nopidfile >"$OUT/session-bus.log" 2>&1 &
 wait_for 10 test -S /run/user/1000/bus || die "no session bus"
 mkdir -p /home/ann/.config
-cp -r "$LAB/dom0/pipewire" /home/ann/.config/pipewire
+cp -r "$LAB"/dom0/{pipewire,vsnd-bridge} /home/ann/.config/
 chown -R ann:ann /home/ann
 # Or the first pactl that asks whether pipewire-pulse is there starts PulseAudio in its place.
 mkdir -p /etc/pulse/client.conf.d
 echo 'autospawn = no' >/etc/pulse/client.conf.d/no-autospawn.conf
 start_sound pipewire || die "no sound server"
 say "sound runs"
-install -m 755 "$LAB/vsnd-bridge" /run/vsnd-bridge
+install -m 755 "$LAB"/{vsnd-bridge,vsndctl} /run/
 start_bridge || die "no bridge"
 
 status=0

@@ -115,6 +115,11 @@ bridge_is_gone() {
     ! kill -0 "$bridge"
 }
 
+# vsndctl WORD...: the user controls the bridge.
+vsndctl() {
+    as_user /run/vsndctl "$@"
+}
+
 # need_sound pipewire|pulseaudio: the desktop has this server. Guests do not outlive the change.
 need_sound() {
     [[ $sound != "$1" ]] || return 0
@@ -165,6 +170,27 @@ EOF
     wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log" || { say "$name does not boot"; return 1; }
     say "$name has booted"
     [[ -z $vsnd ]] || wait_for_card "$name"
+}
+
+# reboot_guest NAME: the guest boots anew: the same guest to xl, with another number.
+reboot_guest() {
+    local name=$1 id
+    id=$(xl domid "$name") || return 1
+    keep_console "$name"
+    pkill -HUP xenconsoled
+    wait_for 10 test -f "$console_dir/guest-$name.log" || return 1
+    gsh "$name" '(sleep 1; reboot -f) &' || return 1
+    wait_for 60 is_another_domain "$name" "$id" && wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log" || {
+        say "$name does not reboot"
+        return 1
+    }
+    say "$name has rebooted"
+    wait_for_card "$name"
+}
+
+is_another_domain() {
+    local id
+    id=$(xl domid "$1") && [[ $id != "$2" ]]
 }
 
 wait_for_card() {
