@@ -21,7 +21,7 @@ use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 26] = [
+const CASES: [(&str, Judge); 28] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -47,11 +47,13 @@ const CASES: [(&str, Judge); 26] = [
     ("destroy-new", judge::destroy),
     ("reattach-old", judge::reattach),
     ("reattach-new", judge::reattach),
+    ("hostile-old", judge::hostile),
+    ("hostile-new", judge::hostile),
     ("pulseaudio", judge::pulseaudio),
 ];
 
 /// Cases that are still to be seen to pass on a quiet machine. They run when asked for (`-- --ignored`), and decide nothing.
-const ON_TRIAL: [&str; 3] = ["servers-old", "servers-new", "pulseaudio"];
+const ON_TRIAL: [&str; 5] = ["servers-old", "servers-new", "pulseaudio", "hostile-old", "hostile-new"];
 
 /// How often a case runs that failed while the machine was disturbed.
 const ATTEMPTS: usize = 3;
@@ -133,6 +135,8 @@ struct Lab {
     scripts: PathBuf,
     directory: PathBuf,
     bridge: PathBuf,
+    /// The program of the guest that keeps to no rule.
+    hostile: PathBuf,
 }
 
 impl Lab {
@@ -143,7 +147,8 @@ impl Lab {
             .arg(name)
             .args(cases)
             .env("XENLAB_DIR", &self.directory)
-            .env("VSND_BRIDGE", &self.bridge))?;
+            .env("VSND_BRIDGE", &self.bridge)
+            .env("VSND_HOSTILE", &self.hostile))?;
         Ok(self.directory.join("runs").join(name).join("out"))
     }
 }
@@ -167,19 +172,23 @@ fn boot(cases: &[String]) -> Result<Boot> {
         )));
     }
     println!("{}", std::fs::read_to_string(directory.join("parts/versions"))?.trim().replace('\n', ", "));
-    let bridge = match std::env::var_os("VSND_BRIDGE") {
-        Some(path) => path.into(),
-        None => {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--release", "-p", "vsnd-bridge", "--bin", "vsnd-bridge", "--target-dir"]);
-            run(build.arg(target))?;
-            target.join("release/vsnd-bridge")
+    let program = |variable: &str, subcommand, package: &str, arguments: &[&str]| -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os(variable) {
+            return Ok(path.into());
         }
+        let mut build = Command::new(env!("CARGO"));
+        build.args([subcommand, "--release", "-p", package, "--bin", package, "--target-dir"]);
+        run(build.arg(target).args(arguments))?;
+        Ok(target.join("release").join(package))
     };
+    let bridge = program("VSND_BRIDGE", "build", "vsnd-bridge", &[])?;
+    // Static, as a guest's image has not what a program's libraries need, and stripped, as it lies in each guest's memory.
+    let as_guests_run_it = ["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+    let hostile = program("VSND_HOSTILE", "rustc", "vsnd-hostile", &as_guests_run_it)?;
     write_signals(&directory.join("signals"), &signals::of_guests())?;
     write_signals(&directory.join("signals-of-servers"), &signals::of_servers())?;
     write_signals(&directory.join("signals-of-host"), &[signals::microphone()])?;
-    let lab = Lab { scripts, directory, bridge };
+    let lab = Lab { scripts, directory, bridge, hostile };
     let out = lab.run("test", cases)?;
     Ok(Boot::Done { lab: Some(lab), out })
 }

@@ -4,6 +4,7 @@
 #
 # VSND_LOG     what the daemon logs (default: info)
 # VSND_BRIDGE  the daemon to put into Dom0 (default: target/release/vsnd-bridge)
+# VSND_HOSTILE the program of the guest that keeps to no rule (default: target/release/vsnd-hostile)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=$here/../../target
@@ -34,6 +35,7 @@ cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
 mkdir "$run/tools"
 cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
 cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
+cp "${VSND_HOSTILE:-$target/release/vsnd-hostile}" "$run/tools/hostile"
 cp -f "${VSND_BRIDGE:-$target/release/vsnd-bridge}" "$run/vsnd-bridge"
 for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img servers.img; do
     ln -f "$parts/$part" "$run/$part"
