@@ -175,7 +175,7 @@ dom0() {
     say "Dom0: $(du -h "$parts/dom0.img" | cut -f 1)"
 }
 
-# The guests: a shell, ALSA's programs and the frontend.
+# The guests: a shell, ALSA's programs and the frontend; event channels and grants for a process that does without it (hostile/).
 guest() {
     local kernel=$1 root=$work/guest-$1 program library
     rm -rf "$root"
@@ -192,7 +192,7 @@ guest() {
     done
     ln -s ../usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2 "$root/lib64/"
     cp -r "$work/dom0/usr/share/alsa" "$root/usr/share/"
-    add_modules "$work/$kernel" "$root" snd_xen_front xen-netfront
+    add_modules "$work/$kernel" "$root" snd_xen_front xen-netfront xen-evtchn xen-gntalloc
     install -m 755 "$here/guest/init" "$root/init"
     pack "$root" "$parts/guest-$kernel.img"
     say "guest with kernel $(cat "$parts/guest-$kernel.version"): $(du -h "$parts/guest-$kernel.img" | cut -f 1)"

@@ -346,6 +346,77 @@ pub fn destroy(case: &Case) -> Result<String> {
     verdict(case, [(lines.to_vec(), free), case.exact_plays(&["play-1"])])
 }
 
+/// A guest that keeps to no rule beside one that plays: every frame of that is heard, none comes late; the bridge is no busier and
+/// no larger than it may be, names the guest that it slows, and has nothing of it after its death.
+pub fn hostile(case: &Case) -> Result<String> {
+    // The fifth plays after the attacker's death.
+    let signals = ["play-1", "play-2", "play-3", "play-4", "play-5"];
+    let mut figures = vec![case.exact_plays(&signals)];
+
+    let attack = Numbers::of(&case.text("hostile.log")?);
+    let least = [
+        ("notifications", 10_000.0),
+        ("scribbles", 10_000.0),
+        ("answers", 500.0),
+        ("connections", 3.0),
+        ("states", 200.0),
+        ("nodes", 200.0),
+    ];
+    let tried = least.iter().all(|(name, least)| attack.get(name) >= *least);
+    figures.push((vec![format!("the attack: {}", attack.line())], tried));
+
+    let (before, after) = (Numbers::of(&case.text("cost-before")?), Numbers::of(&case.text("cost-after")?));
+    let seconds = after.get("seconds") - before.get("seconds");
+    let share = (after.get("ticks") - before.get("ticks")) / seconds;
+    let [at_most, in_the_end] = ["hwm", "rss"].map(|name| (after.get(name) - before.get("rss")) / 1024.0);
+    figures.push((
+        vec![format!(
+            "the bridge took {share:.0} % of the processor over {seconds:.0} s, and grew by {at_most:.1} MiB at most, {in_the_end:.1} in the end"
+        )],
+        share <= 50.0 && at_most <= 16.0,
+    ));
+
+    let log = case.bridge_log()?;
+    let lines = log.lines().filter(|line| line.contains("hostile"));
+    let (slowed, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.contains("the guest is slowed"));
+    figures.push((
+        vec![format!(
+            "the log names it {} times for being slowed, and {} times else",
+            slowed.len(),
+            others.len()
+        )],
+        !slowed.is_empty() && slowed.len() + others.len() <= 200,
+    ));
+
+    let [before, after] = ["before", "after"].map(|when| case.text(&format!("holdings-{when}")));
+    let (before, after) = (before?, after?);
+    let line = |text: &str| text.trim().replace('\n', ", ");
+    figures.push((vec![format!("held before: {}; after: {}", line(&before), line(&after))], before == after));
+    verdict(case, figures)
+}
+
+/// Lines of a name and a number.
+struct Numbers(Vec<(String, f64)>);
+
+impl Numbers {
+    fn of(text: &str) -> Self {
+        let pair = |line: &str| {
+            let (name, number) = line.trim().split_once(' ')?;
+            Some((name.to_owned(), number.trim().parse().ok()?))
+        };
+        Self(text.lines().filter_map(pair).collect())
+    }
+
+    /// The number of that name; what is missing is none.
+    fn get(&self, name: &str) -> f64 {
+        self.0.iter().find(|(found, _)| found == name).map_or(0.0, |(_, number)| *number)
+    }
+
+    fn line(&self) -> String {
+        self.0.iter().map(|(name, number)| format!("{number} {name}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// The bridge is killed and started again under two players and a recorder, which do not notice: everything is heard but for one
 /// gap. After a stop of 20 s a new player is heard as ever.
 pub fn reattach(case: &Case) -> Result<String> {

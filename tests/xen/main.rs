@@ -21,7 +21,7 @@ use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 30] = [
+const CASES: [(&str, Judge); 32] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -51,11 +51,14 @@ const CASES: [(&str, Judge); 30] = [
     ("volume-new", control::volume),
     ("capture-old", control::capture),
     ("capture-new", control::capture),
+    ("hostile-old", judge::hostile),
+    ("hostile-new", judge::hostile),
     ("pulseaudio", judge::pulseaudio),
 ];
 
 /// Cases that don't pass each time yet. They run when asked for (`-- --ignored`), and decide nothing.
-const ON_TRIAL: [&str; 5] = ["volume-old", "volume-new", "capture-old", "capture-new", "pulseaudio"];
+const ON_TRIAL: [&str; 7] =
+    ["volume-old", "volume-new", "capture-old", "capture-new", "hostile-old", "hostile-new", "pulseaudio"];
 
 /// How often a case runs that failed while the machine was disturbed.
 const ATTEMPTS: usize = 3;
@@ -137,6 +140,8 @@ struct Lab {
     scripts: PathBuf,
     directory: PathBuf,
     bridge: PathBuf,
+    /// The program of the guest that keeps to no rule.
+    hostile: PathBuf,
 }
 
 impl Lab {
@@ -147,7 +152,8 @@ impl Lab {
             .arg(name)
             .args(cases)
             .env("XENLAB_DIR", &self.directory)
-            .env("VSND_BRIDGE", &self.bridge))?;
+            .env("VSND_BRIDGE", &self.bridge)
+            .env("VSND_HOSTILE", &self.hostile))?;
         Ok(self.directory.join("runs").join(name).join("out"))
     }
 }
@@ -171,20 +177,34 @@ fn boot(cases: &[String]) -> Result<Boot> {
         )));
     }
     println!("{}", std::fs::read_to_string(directory.join("parts/versions"))?.trim().replace('\n', ", "));
-    let bridge = match std::env::var_os("VSND_BRIDGE") {
-        Some(path) => path.into(),
-        None => {
-            let mut build = Command::new(env!("CARGO"));
-            let programs = ["-p", "vsnd-bridge", "-p", "vsnd-dbus", "--bins"];
-            build.args(["build", "--release"]).args(programs).arg("--target-dir");
-            run(build.arg(target))?;
-            target.join("release/vsnd-bridge")
+    let program = |variable: &str, subcommand, of: &[&str], file: &str| -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os(variable) {
+            return Ok(path.into());
         }
+        let mut build = Command::new(env!("CARGO"));
+        build.args([subcommand, "--release", "--target-dir"]).arg(target).args(of);
+        run(&mut build)?;
+        Ok(target.join("release").join(file))
     };
+    let both = ["-p", "vsnd-bridge", "-p", "vsnd-dbus", "--bins"];
+    let bridge = program("VSND_BRIDGE", "build", &both, "vsnd-bridge")?;
+    // Static, as a guest's image has not what a program's libraries need, and stripped, as it lies in each guest's memory.
+    let as_guests_run_it = [
+        "-p",
+        "vsnd-hostile",
+        "--bin",
+        "vsnd-hostile",
+        "--",
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "strip=symbols",
+    ];
+    let hostile = program("VSND_HOSTILE", "rustc", &as_guests_run_it, "vsnd-hostile")?;
     write_signals(&directory.join("signals"), &signals::of_guests())?;
     write_signals(&directory.join("signals-of-servers"), &signals::of_servers())?;
     write_signals(&directory.join("signals-of-host"), &[signals::microphone()])?;
-    let lab = Lab { scripts, directory, bridge };
+    let lab = Lab { scripts, directory, bridge, hostile };
     let out = lab.run("test", cases)?;
     Ok(Boot::Done { lab: Some(lab), out })
 }

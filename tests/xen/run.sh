@@ -4,12 +4,13 @@
 #
 # VSND_LOG     what the daemon logs (default: info)
 # VSND_BRIDGE  the daemon to put into Dom0, with the vsndctl beside it (default: target/release/vsnd-bridge)
+# VSND_HOSTILE the program of the guest that keeps to no rule (default: target/release/vsnd-hostile)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 target=$here/../../target
 lab=$(realpath -m "${XENLAB_DIR:-$target/xenlab}")
 parts=$lab/parts
-(($# >= 2)) || { sed -n '2,6s/^# //p' "$0"; exit 2; }
+(($# >= 2)) || { sed -n '2,7s/^# //p' "$0"; exit 2; }
 run=$lab/runs/$1
 shift
 cases=("$@")
@@ -34,6 +35,7 @@ cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
 mkdir "$run/tools"
 cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
 cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
+cp "${VSND_HOSTILE:-$target/release/vsnd-hostile}" "$run/tools/hostile"
 bridge=${VSND_BRIDGE:-$target/release/vsnd-bridge}
 cp -f "$bridge" "$run/vsnd-bridge"
 cp -f "${bridge%/*}/vsndctl" "$run/"

@@ -9,7 +9,7 @@ use vsnd_bridge::xen::{Nodes, Permission, Store, StoreError, Watch, WatchSink, X
 use vsnd_pw_module::{Bounds, Node, NodeSpec, NullServer, PcmRing, SampleFormat, SoundServer};
 
 use super::{CONNECTED, Hostile};
-use crate::machine::{DOM0, Machine, SOON};
+use crate::machine::{DOM0, Machine, SOON, wait_until};
 
 /// A server that breaks down in the guest's own thread, where nothing else should.
 struct Broken(Mutex<Vec<Arc<PcmRing>>>);
@@ -68,9 +68,11 @@ fn rule_9_a_guest_that_dies_while_it_plays_leaves_its_neighbour_playing() {
     for guest in [&mut hostile, &mut honest] {
         assert_eq!((guest.open(8), guest.ask(Operation::Trigger(Trigger::Start))), (Ok(()), Ok(())));
     }
-    let began = Instant::now();
+    let (began, watches) = (Instant::now(), machine.xen.watches(DOM0));
     machine.xen.destroy(&hostile.domain).unwrap();
     machine.wait_let_go(hostile.domain.id());
+    // Its streams go before its card is found to be gone, which must not take the neighbour's along either.
+    wait_until("its card is forgotten", || machine.xen.watches(DOM0) < watches);
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(honest.ask(Operation::Close), Ok(()));
 }

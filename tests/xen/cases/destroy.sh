@@ -2,17 +2,6 @@
 # A guest is destroyed while it plays, twice, and created again. After each death the bridge holds nothing of it: what it holds
 # is written down before the guest exists, while it plays and after its death.
 
-# holdings WHEN: what the bridge has, as lines of a name and a count.
-holdings() {
-    {
-        echo "mappings $(grep -c /dev/xen/gntdev "/proc/$bridge/maps")"
-        echo "files $(find "/proc/$bridge/fd" -type l | wc -l)"
-        echo "threads $(find "/proc/$bridge/task" -mindepth 1 -maxdepth 1 | wc -l)"
-        echo "nodes $(as_user pw-dump | grep -c '"node.name": "vsnd\.')"
-        echo "ports $(/usr/lib/xen-4.17/bin/lsevtchn 0 | grep -c 'Interdomain\|Waiting')"
-    } >"$case_out/holdings-$1"
-}
-
 drop_all_guests
 sleep 2
 holdings before

@@ -120,6 +120,17 @@ vsndctl() {
     as_user /run/vsndctl "$@"
 }
 
+# holdings WHEN: what the bridge has, as lines of a name and a count among the case's results.
+holdings() {
+    {
+        echo "mappings $(grep -c /dev/xen/gntdev "/proc/$bridge/maps")"
+        echo "files $(find "/proc/$bridge/fd" -type l | wc -l)"
+        echo "threads $(find "/proc/$bridge/task" -mindepth 1 -maxdepth 1 | wc -l)"
+        echo "nodes $(as_user pw-dump | grep -c '"node.name": "vsnd\.')"
+        echo "ports $(/usr/lib/xen-4.17/bin/lsevtchn 0 | grep -c 'Interdomain\|Waiting')"
+    } >"$case_out/holdings-$1"
+}
+
 # need_sound pipewire|pulseaudio: the desktop has this server. Guests do not outlive the change.
 need_sound() {
     [[ $sound != "$1" ]] || return 0
