@@ -221,7 +221,7 @@ impl Account {
     /// A card with so many streams.
     ///
     /// # Errors
-    /// [`OverBound`] if the guest would have too many of either.
+    /// `OverBound`: the guest would have too many of either.
     pub fn add_card(self: &Arc<Self>, streams: u32) -> Result<CardHeld, OverBound> {
         let GuestLimits { cards: most_cards, streams: most_streams, .. } = self.limits;
         let mut holdings = lock(&self.holdings);
