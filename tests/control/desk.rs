@@ -16,14 +16,11 @@ use vsnd_pw_module::pulse::PulseServer;
 use vsnd_pw_module::{Direction, ServerEvent, SoundServer};
 use vsnd_tests::bus::PrivateBus;
 use vsnd_tests::pulse::{PrivatePulse, Recorder};
-use vsnd_tests::rings::{PATIENCE, eventually};
+use vsnd_tests::rings::{LEVEL, PATIENCE, eventually, levels};
 use zbus::Connection;
 use zbus::connection::Builder;
 
 use super::machine::{Machine, Running};
-
-/// What the guest plays in both channels.
-const LEVEL: i16 = 16_000;
 
 pub const PLAYBACK: StreamId = StreamId { card: 0, pcm: 0, stream: 0 };
 pub const CAPTURE: StreamId = StreamId { card: 0, pcm: 0, stream: 1 };
@@ -196,7 +193,7 @@ pub struct Ear(Recorder);
 impl Ear {
     /// Waits until what the guest plays is heard times these factors.
     pub fn hears(&self, factors: [f32; 2]) {
-        let wanted = factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0);
+        let wanted = levels(factors);
         let what = format!("at {wanted:?}");
         self.0.wait(PATIENCE, &what, |sound| sound.is_at(wanted).then_some(())).unwrap();
     }

@@ -6,15 +6,13 @@ use vsnd_pw_module::pipewire::Object;
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
 use vsnd_pw_module::{Direction, SampleFormat};
 use vsnd_tests::pipewire::Endpoint;
+use vsnd_tests::rings::{LEVEL, levels};
 
 use crate::guest::{Desk, Feeder, PATIENCE, eventually, ring, spec, stereo};
 
-/// What the guest plays in both channels.
-const LEVEL: i16 = 16_000;
-
 /// Waits until the sink hears the guest's level times these factors.
 fn hears(ear: &Endpoint, factors: [f32; 2]) {
-    let wanted = factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0);
+    let wanted = levels(factors);
     let what = format!("at {wanted:?}");
     ear.wait(PATIENCE, &what, |sound| sound.is_at(wanted).then_some(())).unwrap();
 }

@@ -2,16 +2,13 @@
 
 use vsnd_pw_module::Direction;
 use vsnd_tests::pulse::{MICROPHONE, SECOND_SINK, SINK};
-use vsnd_tests::rings::Feeder;
+use vsnd_tests::rings::{Feeder, LEVEL, levels};
 
 use crate::desk::{Desk, Ear, eventually, passed, simple_ring, spec};
 
-/// What the guest plays in both channels.
-const LEVEL: i16 = 16_000;
-
 /// Waits until the sink hears the guest's level times these factors.
 fn hears(ear: &Ear, factors: [f32; 2]) {
-    let wanted = factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0);
+    let wanted = levels(factors);
     ear.wait(&format!("at {wanted:?}"), |sound| sound.is_at(wanted).then_some(()));
 }
 

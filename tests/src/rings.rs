@@ -105,6 +105,14 @@ pub fn eventually<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What a guest plays in both channels where it is heard how loud it is.
+pub const LEVEL: i16 = 16_000;
+
+/// [`LEVEL`] in two channels times these factors, of a full scale of 1.
+pub fn levels(factors: [f32; 2]) -> [f32; 2] {
+    factors.map(|factor| factor * f32::from(LEVEL) / 32_768.0)
+}
+
 /// The graph ran without one of its nodes: the machine was too busy, and nothing can be said of what was heard.
 #[derive(Debug)]
 pub struct Busy(pub String);
