@@ -71,8 +71,7 @@ test-fast: deps
 	$(CARGO) test --locked --workspace
 	RUSTFLAGS='--cfg loom' $(CARGO) test --locked -p vsnd-pw-module --no-default-features --lib --target-dir target/loom loom_tests
 
-# After the others and alone: emulated guests play in real time, which needs a quiet machine. With CI set, a lab that
-# can't be built is a failure and not a remark.
+# With CI set, a lab that can't be built is a failure and not a remark.
 test-xen: deps test-fast
 	$(CARGO) build --locked --release -p vsnd-bridge -p vsnd-dbus
 	CI=1 $(CARGO) test --locked -p vsnd-tests --test xen

@@ -147,7 +147,7 @@ finish_kernel() {
 # What Dom0 runs, and of all that comes with it, what it does not need: mostly video codecs and drawing behind plugins.
 dom0_packages=(base-files dash bash coreutils mount util-linux procps findutils grep sed gawk kmod cpio dbus udev
     "xen-utils-$xen_version" xenstore-utils alsa-utils
-    pipewire pipewire-bin pipewire-pulse wireplumber libspa-0.2-modules pulseaudio pulseaudio-utils rt-tests)
+    pipewire pipewire-bin pipewire-pulse wireplumber libspa-0.2-modules pulseaudio pulseaudio-utils systemd)
 dom0_without='^(lib)?(python3|perl|av(codec|util)|swresample|aom|x26[45]|svtav1|rav1e|dav1d|vpx|codec2|hwy|jxl|webp|mfx|va|vdpau|xvid'
 dom0_without+='|zvbi|theora|shine|twolame|gsm|openjp2|icu|xml2|rsvg|cairo|pango|harfbuzz|gdk|thai|datrie|tiff|deflate|jbig|lerc|jpeg|drm'
 dom0_without+='|fontconfig|freetype|png|pixman|brotli|graphite|fribidi|asound2-plugins|snappy|ocl-icd|fonts-|iso-codes|shared-mime|x11-data'

@@ -1,4 +1,4 @@
-//! Real Xen with real Linux guests: builds the lab, boots it once, and judges what each case recorded.
+//! Real Xen with real Linux guests: builds the lab, boots it for each of the two kernels, and judges what each case recorded.
 //!
 //! `cargo test -p vsnd-tests --test xen` runs all cases; names after `--` choose some. `build.sh` and `run.sh` beside this file
 //! do the work; `cases/` is what happens in Dom0; here is only what must have been heard. With XENLAB_RUN set to the name of a run
@@ -10,9 +10,9 @@ mod signals;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use vsnd_bridge::sim::signal::write_wav;
 
@@ -21,7 +21,7 @@ use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
 type Judge = fn(&Case) -> Result<String>;
-const CASES: [(&str, Judge); 32] = [
+const CASES: [(&str, Judge); 35] = [
     ("native", judge::native),
     ("play-old", judge::plays),
     ("play-new", judge::plays),
@@ -47,6 +47,9 @@ const CASES: [(&str, Judge); 32] = [
     ("destroy-new", judge::destroy),
     ("reattach-old", judge::reattach),
     ("reattach-new", judge::reattach),
+    ("stopped-old", judge::stopped),
+    ("stopped-new", judge::stopped),
+    ("unit", judge::unit),
     ("volume-old", control::volume),
     ("volume-new", control::volume),
     ("capture-old", control::capture),
@@ -69,9 +72,6 @@ const ON_TRIAL: [&str; 9] = [
     "pulseaudio",
 ];
 
-/// How often a case runs that failed while the machine was disturbed.
-const ATTEMPTS: usize = 3;
-
 fn main() {
     let arguments = Arguments::from_args();
     let selected: Vec<String> = CASES
@@ -88,9 +88,9 @@ fn main() {
                 match BOOT.get_or_init(|| boot(&selected).map_err(|error| format!("{error:#}"))) {
                     Err(error) => return Err(Failed::from(error)),
                     Ok(Boot::Skipped(why)) => println!("{name}: skipped: {why}"),
-                    Ok(Boot::Done { lab, out }) => {
-                        let figures =
-                            attempt(lab.as_ref(), out, name, judge).map_err(|error| format!("{error:#}"))?;
+                    Ok(Boot::Done { runs }) => {
+                        let out = runs.join(run_of(name)).join("out");
+                        let figures = judge(&Case::new(&out, name)).map_err(|error| format!("{error:#}"))?;
                         println!("{name}: {figures}");
                     }
                 }
@@ -102,23 +102,10 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Judges the case. One that failed while the machine held up even the thread of the highest priority proves nothing: it
-/// runs again, alone.
-fn attempt(lab: Option<&Lab>, out: &Path, name: &str, judge: Judge) -> Result<String> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let mut out = out.to_owned();
-    for left in (0..ATTEMPTS).rev() {
-        let case = Case::new(&out, name);
-        let error = match judge(&case) {
-            Ok(figures) => return Ok(format!("{}{figures}", case.machine())),
-            Err(error) => error.context(case.machine()),
-        };
-        let Some(lab) = lab.filter(|_| left > 0 && case.was_disturbed()) else { return Err(error) };
-        println!("{name}, which runs again: {error:#}");
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        out = lab.run(&format!("again-{name}"), &[name.to_owned()])?;
-    }
-    bail!("never judged")
+/// The run that a case belongs to: one has the guests with the old kernel, the other those with the new one and all others.
+fn run_of(case: &str) -> String {
+    let kernel = if case.ends_with("-old") { "old" } else { "new" };
+    std::env::var("XENLAB_RUN").unwrap_or_else(|_| format!("test-{kernel}"))
 }
 
 fn is_on_trial(name: &str) -> bool {
@@ -136,35 +123,11 @@ fn is_selected(arguments: &Arguments, name: &str) -> bool {
 }
 
 enum Boot {
-    /// The directory with what the cases left, and the lab, where it may run again.
+    /// The directory of the runs.
     Done {
-        lab: Option<Lab>,
-        out: PathBuf,
+        runs: PathBuf,
     },
     Skipped(String),
-}
-
-/// What a run needs.
-struct Lab {
-    scripts: PathBuf,
-    directory: PathBuf,
-    bridge: PathBuf,
-    /// The program of the guest that keeps to no rule.
-    hostile: PathBuf,
-}
-
-impl Lab {
-    /// Boots, runs the cases, and returns where they left their results.
-    fn run(&self, name: &str, cases: &[String]) -> Result<PathBuf> {
-        let mut command = Command::new(self.scripts.join("run.sh"));
-        run(command
-            .arg(name)
-            .args(cases)
-            .env("XENLAB_DIR", &self.directory)
-            .env("VSND_BRIDGE", &self.bridge)
-            .env("VSND_HOSTILE", &self.hostile))?;
-        Ok(self.directory.join("runs").join(name).join("out"))
-    }
 }
 
 /// Builds what is missing and runs the cases. Where the lab can't be built, that is a failure under CI and a remark elsewhere.
@@ -172,8 +135,9 @@ fn boot(cases: &[String]) -> Result<Boot> {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("xen");
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().context("no target directory")?;
     let directory = target.join("xenlab");
-    if let Some(name) = std::env::var_os("XENLAB_RUN") {
-        return Ok(Boot::Done { lab: None, out: directory.join("runs").join(name).join("out") });
+    let runs = directory.join("runs");
+    if std::env::var_os("XENLAB_RUN").is_some() {
+        return Ok(Boot::Done { runs });
     }
     let prepared = run(Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()))
         .and_then(|()| run(Command::new(scripts.join("build.sh")).env("XENLAB_DIR", &directory)));
@@ -213,9 +177,21 @@ fn boot(cases: &[String]) -> Result<Boot> {
     write_signals(&directory.join("signals"), &signals::of_guests())?;
     write_signals(&directory.join("signals-of-servers"), &signals::of_servers())?;
     write_signals(&directory.join("signals-of-host"), &[signals::microphone()])?;
-    let lab = Lab { scripts, directory, bridge, hostile };
-    let out = lab.run("test", cases)?;
-    Ok(Boot::Done { lab: Some(lab), out })
+    // Each emulator is one thread, and a machine to itself.
+    std::thread::scope(|scope| {
+        let labs = ["test-old", "test-new"].map(|name| {
+            let cases: Vec<&String> = cases.iter().filter(|case| run_of(case) == name).collect();
+            let mut lab = Command::new(scripts.join("run.sh"));
+            lab.arg(name)
+                .args(&cases)
+                .env("XENLAB_DIR", &directory)
+                .env("VSND_BRIDGE", &bridge)
+                .env("VSND_HOSTILE", &hostile);
+            scope.spawn(move || if cases.is_empty() { Ok(()) } else { run(&mut lab) })
+        });
+        labs.into_iter().try_for_each(|lab| lab.join().map_err(|_| anyhow!("a lab's thread panicked"))?)
+    })?;
+    Ok(Boot::Done { runs })
 }
 
 fn write_signals(directory: &Path, signals: &[Signal]) -> Result<()> {

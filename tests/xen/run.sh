@@ -29,33 +29,38 @@ fi
 
 [[ -d $lab/signals ]] || { echo "run.sh: no signals yet: main.rs writes them, cargo test --test xen starts it" >&2; exit 1; }
 rm -rf "$run"
-mkdir -p "$run/out/consoles"
-cp -r "$here/dom0" "$here/cases" "$here/../../contrib/udev" "$run/"
-cp -rl "$lab"/signals{,-of-host,-of-servers} "$run/"
-mkdir "$run/tools"
-cp "$here/guest"/{notes,servers,pipewire.conf} "$run/tools/"
-cc -static -O2 -Wall -Wextra -Werror -o "$run/tools/pcm" "$here/guest/pcm.c"
-cp "${VSND_HOSTILE:-$target/release/vsnd-hostile}" "$run/tools/hostile"
+mkdir -p "$run"/{out,lab/tools}
+in_dom0=$run/lab
+cp -r "$here/dom0" "$here/cases" "$here"/../../contrib/{udev,systemd} "$in_dom0/"
+cp -rl "$lab"/signals{,-of-host,-of-servers} "$in_dom0/"
+cp "$here/guest"/{notes,servers,pipewire.conf} "$in_dom0/tools/"
+cc -static -O2 -Wall -Wextra -Werror -o "$in_dom0/tools/pcm" "$here/guest/pcm.c"
+cp "${VSND_HOSTILE:-$target/release/vsnd-hostile}" "$in_dom0/tools/hostile"
 bridge=${VSND_BRIDGE:-$target/release/vsnd-bridge}
-cp -f "$bridge" "$run/vsnd-bridge"
-cp -f "${bridge%/*}/vsndctl" "$run/"
+cp "$bridge" "$in_dom0/vsnd-bridge"
+cp "${bridge%/*}/vsndctl" "$in_dom0/"
 for part in guest-old.vmlinux guest-new.vmlinux guest-old.img guest-new.img servers.img; do
-    ln -f "$parts/$part" "$run/$part"
+    ln "$parts/$part" "$in_dom0/$part"
 done
-printf '%s\n' "${cases[@]}" >"$run/cases.list"
-echo "${VSND_LOG:-info}" >"$run/log-level"
+printf '%s\n' "${cases[@]}" >"$in_dom0/cases.list"
+echo "${VSND_LOG:-info}" >"$in_dom0/log-level"
+# the kernel unpacks one archive after the other
+{
+    cat "$parts/dom0.img"
+    (cd "$run" && find lab | cpio --quiet -o -H newc -R 0:0)
+} >"$run/dom0.img"
+rm -r "$in_dom0"
 
 # TCG, QEMU's processor in software, is everywhere; KVM is not, and not every one of them runs a hypervisor.
+# The machine's time is what its processors have done: -icount gives each instruction a nanosecond, and time in which none has
+# anything to do is skipped. So neither a slow machine nor a busy one costs a guest a frame, and what is lost the bridge lost. Nothing
+# that answers by another clock may be waited for while sound plays: all that Dom0 reads is in its memory.
 # Xen without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.
 # Dom0 has one processor to itself and a kernel that may be preempted, as a machine for sound would have; the guests share the
-# other (need_guest in dom0/lab.sh). Guests play in real time: where it is allowed, the emulator goes before everything else on this machine.
-before_others=()
-if chrt --rr 1 true 2>/dev/null; then
-    before_others=(chrt --rr 1)
-fi
-exec timeout -k 10 "${XENLAB_SECONDS:-1200}" "${before_others[@]}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 3000 -smp 2 \
+# other (need_guest in dom0/lab.sh).
+exec timeout -k 10 "${XENLAB_SECONDS:-2400}" qemu-system-x86_64 -accel tcg,thread=single -icount shift="${SHIFT:-0}",sleep=off -cpu max -m 4500 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
-    -append "console=com1 com1=115200,8n1 dom0_mem=1500M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \
-    -initrd "$parts/dom0.vmlinux console=hvc0 panic=-1 mitigations=off preempt=full quiet,$parts/dom0.img" \
-    -virtfs "local,path=$run,mount_tag=share,security_model=none" </dev/null
+    -append "console=com1 com1=115200,8n1 dom0_mem=2800M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \
+    -initrd "$parts/dom0.vmlinux console=hvc0 panic=-1 mitigations=off preempt=full quiet,$run/dom0.img" \
+    -virtfs "local,path=$run/out,mount_tag=out,security_model=none" </dev/null

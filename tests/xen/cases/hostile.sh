@@ -24,7 +24,7 @@ cost() {
 record_sink spk speakers || exit 1
 echo 5 >"/proc/$bridge/clear_refs"
 cost before
-GSH_SECONDS=120 gsh hostile '/tools/hostile 40' >"$case_out/hostile.log" &
+GSH_SECONDS=120 gsh hostile '/tools/hostile 20' >"$case_out/hostile.log" &
 attacker=$!
 doze 1
 play "$guest" play-1 480 4800 || failed=1

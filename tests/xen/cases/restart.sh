@@ -1,6 +1,5 @@
 # shellcheck shell=bash
-# The desktop's sound server is killed while the guest plays, and started again, for which an emulated desktop takes ten seconds
-# and more. What the guest plays before and after is heard, and aplay notices nothing.
+# The desktop's sound server is killed while the guest plays, and started again. What the guest plays before and after is heard, and aplay notices nothing.
 need_guest "$guest" "$kernel" || exit 1
 record_sink spk before || exit 1
 failed=0

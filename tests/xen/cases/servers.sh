@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # The guest runs sound servers of its own, as desktops do, each on a device of the card. First PulseAudio plays a short sound with
 # its usual settings. Then it is told to leave alone what the bridge may have taken already, and both play a minute at the same
-# time, PulseAudio on the left and PipeWire on the right, with cycles longer than this machine ever stands still. Every five
-# seconds a silent player comes to PulseAudio and goes, which makes it take back what it wrote ahead and write it anew.
+# time, PulseAudio on the left and PipeWire on the right. Every five seconds a silent player comes to PulseAudio and goes, which makes
+# it take back what it wrote ahead and write it anew.
 drop_all_guests
 guest=lab-servers-$kernel
 need_guest "$guest" "$kernel" "[['CARD, short-name=VM, sample-rates=44100;48000, sample-formats=s16_le, buffer-size=262144', \
@@ -14,8 +14,7 @@ record_sink spk usual || exit 1
 gsh "$guest" 'paplay /signals/short-1.wav' || failed=1
 doze 1.5
 stop_recording
-gsh "$guest" 'pactl unload-module module-alsa-sink; pactl load-module module-alsa-sink device=hw:0,0 tsched=1 fragments=4 fragment_size=32768 rewind_safeguard=36864' || failed=1
-as_user pw-metadata -n settings 0 clock.max-quantum 8192
+gsh "$guest" 'pactl unload-module module-alsa-sink; pactl load-module module-alsa-sink device=hw:0,0 tsched=1 rewind_safeguard=8192' || failed=1
 doze 2 # it suspends its device
 record_sink spk speakers || exit 1
 gsh "$guest" "paplay /signals-of-servers/pulse.wav 2>/tmp/paplay.log & pulse=\$!; pw-cat -p -P '{ node.name = player node.autoconnect = false adapter.auto-port-config = { mode = dsp } }' /signals-of-servers/pipewire.wav 2>/tmp/pw-cat.log & pipewire=\$!"
@@ -30,6 +29,5 @@ pull_notes "$guest" || failed=1
 for server in pulseaudio pipewire; do
     pull "$guest" "/tmp/$server.log" "$case_out/$server.log" || failed=1
 done
-as_user pw-metadata -n settings 0 clock.max-quantum 2048
 drop_guest "$guest"
 exit "$failed"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Brings Dom0 up, runs the cases that the share's `cases` file names, one after the other, and returns (init then powers off).
+# Brings Dom0 up, runs the cases that cases.list names, one after the other, and returns (init then powers off).
 # What it does is what a Dom0 with a desktop user does: Xen's services as root, then everything of sound as an unprivileged user.
 set -u
-export LAB=/share OUT=/share/out
-exec >>"$OUT/dom0.log" 2>&1
+export LAB=/lab OUT=/run/out
+mkdir -p "$OUT/consoles"
+exec >>/out/dom0.log 2>&1
 # shellcheck source=lab.sh
 . "$LAB/dom0/lab.sh"
 
@@ -62,7 +63,9 @@ start_bridge || die "no bridge"
 status=0
 while read -r case <&3; do
     run_case "$case" || status=1
+    deliver "$case"
 done 3<"$LAB/cases.list"
 drop_all_guests
 stop_bridge
 say "done: $status"
+deliver consoles

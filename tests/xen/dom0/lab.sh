@@ -72,8 +72,7 @@ sound_is_routed() {
 }
 
 # The microphone is the monitor of a sink: who plays there, speaks. These sinks render ahead by what their most patient client allows
-# and, other than a sound card, take nothing of it back when another comes. So nobody here is patient; under emulation PulseAudio has
-# gaps below 100 ms by itself.
+# and, other than a sound card, take nothing of it back when another comes. So nobody here is patient.
 start_pulseaudio() {
     recorder_latency=100
     local null='module-null-sink rate=48000 channels=2 norewinds=1'
@@ -152,7 +151,6 @@ need_guest() {
     xl domid "$name" >/dev/null 2>&1 && return
     image=/run/guest-$kernel$servers.img
     if [[ ! -f $image ]]; then
-        [[ -f /run/guest-$kernel.vmlinux ]] || cp "$LAB/guest-$kernel.vmlinux" /run/
         # the kernel unpacks one archive after the other
         {
             cat "$LAB/guest-$kernel.img" ${servers:+"$LAB/servers.img"}
@@ -163,7 +161,7 @@ need_guest() {
     cat >"/run/$name.cfg" <<EOF
 name = "$name"
 type = "pv"
-kernel = "/run/guest-$kernel.vmlinux"
+kernel = "$LAB/guest-$kernel.vmlinux"
 ramdisk = "$image"
 extra = "console=hvc0 quiet mitigations=off"
 memory = $memory
@@ -277,17 +275,8 @@ drop_all_guests() {
 
 # --- recordings and plays ---------------------------------------------------------------------------------------------------
 
-# watch_machine: from now to the case's end, how late a thread of the highest priority is at most, in microseconds. What holds that
-# one up, the machine did, and sound with it.
-watch_machine() {
-    [[ -z $watcher ]] || return 0
-    cyclictest -q -m -p 95 -i 2000 >"$case_out/latency" 2>&1 &
-    watcher=$!
-}
-
 # record_sink SINK NAME [RATE]: records what SINK plays from now on, to NAME.raw among the case's results; stop_recording ends it.
 record_sink() {
-    watch_machine
     recorded+=("$2")
     become_user parec -d "$1.monitor" --latency-msec="$recorder_latency" --format=s16le --rate="${3:-48000}" --channels=2 --raw >"/run/rec/$2.raw" 2>>"$case_out/parec.log" &
     recorders+=($!)
@@ -340,10 +329,7 @@ pull_notes() {
 
 # speak SIGNAL: the microphone gives this signal from now on; hush ends it.
 speak() {
-    watch_machine
-    # From memory: the player reads in its real-time callback, and the share's answers take the emulator's time.
-    [[ -f /run/rec/$1.wav ]] || cp "$LAB/signals-of-host/$1.wav" /run/rec/
-    "speak_$sound" "/run/rec/$1.wav" || { say "the microphone takes nothing"; return 1; }
+    "speak_$sound" "$LAB/signals-of-host/$1.wav" || { say "the microphone takes nothing"; return 1; }
 }
 
 speak_pipewire() {
@@ -363,6 +349,14 @@ hush() {
     wait "$speaker"
 }
 
+# --- results ----------------------------------------------------------------------------------------------------------------
+
+# deliver DIRECTORY: what lies there among the results, and all logs, go to the machine that runs the lab. Not before a case is
+# over: what waits for that machine waits by another clock than Dom0's.
+deliver() {
+    cp -r "$OUT/$1" "$OUT"/*.log /out/
+}
+
 # --- cases ------------------------------------------------------------------------------------------------------------------
 
 # run_case NAME: a case's name is its script's name, with -old or -new for the guest's kernel ($kernel, $guest) where it matters. The
@@ -374,7 +368,7 @@ run_case() {
     mkdir -p "$OUT/$case"
     case $case in pulseaudio) need_sound pulseaudio ;; *) need_sound pipewire ;; esac || say "no sound server for $case"
     (
-        case_out=$OUT/$case script=$case kernel=new recorders=() recorded=() watcher=''
+        case_out=$OUT/$case script=$case kernel=new recorders=() recorded=()
         case $case in *-old | *-new) kernel=${case##*-} script=${case%-*} ;; esac
         guest=lab-$kernel
         exec >"$case_out/log" 2>&1

@@ -1,0 +1,25 @@
+# shellcheck shell=bash
+# The bridge is stopped by a signal while the guest plays, for less than its ring lasts; then for longer than the guest has patience.
+# Each time it goes on by itself, without anything done to it or to the guest.
+need_guest "$guest" "$kernel" || exit 1
+record_sink spk speakers || exit 1
+failed=0
+
+# stop_amid SIGNAL SECONDS: the guest plays it, and a second and a half later the bridge stands still for so long.
+stop_amid() {
+    gsh "$guest" "aplay -v -D hw:0,0 --period-size=6000 --buffer-size=24000 /signals/$1.wav 2>/tmp/aplay.log & player=\$!" || failed=1
+    doze 1.5
+    kill -STOP "$bridge"
+    doze "$2"
+    kill -CONT "$bridge"
+}
+
+stop_amid play-1 0.3
+gsh "$guest" 'wait $player' || failed=1
+gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-play-1.log"
+stop_amid left 5
+play "$guest" play-2 1024 16384 || failed=1
+gsh "$guest" 'wait $player'
+echo "$?" >"$case_out/stopped-status"
+stop_recording
+exit "$failed"
