@@ -267,10 +267,10 @@ pub fn standstill(case: &Case) -> Result<String> {
 /// A sound server that was killed and started again: everything is heard but the gap, and aplay did not notice. Once the server
 /// can be recorded again, the sound is there within a second.
 pub fn restart(case: &Case) -> Result<String> {
-    let heard = |name| Ok(compare(&case.recording(name)?, &[signals::of_guest("longest")]).remove(0));
+    let heard = |name| Ok(compare(&case.recording(name)?, &[signals::of_guest("long")]).remove(0));
     let (before, after): (Result<PlayReport>, Result<PlayReport>) = (heard("before"), heard("after"));
     let (before, after) = (before?, after?);
-    let underruns = case.underruns("aplay-longest.log")?;
+    let underruns = case.underruns("aplay-long.log")?;
     let whole = before.is_unbroken() && before.head_cut == 0 && after.is_unbroken() && after.tail_cut == 0;
     let at_once = after.begins_at.is_some_and(|at| at <= RATE);
     let gap = after.head_cut.saturating_sub(before.heard) as f64 / RATE as f64;
@@ -335,6 +335,8 @@ pub fn destroy(case: &Case) -> Result<String> {
 /// A guest that keeps to no rule beside one that plays: every frame of that is heard, none comes late; the bridge is no busier and
 /// no larger than it may be, names the guest that it slows, and has nothing of it after its death.
 pub fn hostile(case: &Case) -> Result<String> {
+    /// What `limits.memory` lets a guest have mapped, in MiB.
+    const MOST_MEMORY: f64 = 64.0;
     // The fifth plays after the attacker's death.
     let signals = ["play-1", "play-2", "play-3", "play-4", "play-5"];
     let mut figures = vec![case.exact_plays(&signals)];
@@ -359,7 +361,7 @@ pub fn hostile(case: &Case) -> Result<String> {
         vec![format!(
             "the bridge took {share:.0} % of the processor over {seconds:.0} s, and grew by {at_most:.1} MiB at most, {in_the_end:.1} in the end"
         )],
-        share <= 50.0 && at_most <= 16.0,
+        share <= 50.0 && at_most <= MOST_MEMORY && in_the_end <= 4.0,
     ));
 
     let log = case.bridge_log()?;
@@ -434,14 +436,22 @@ pub fn reattach(case: &Case) -> Result<String> {
 /// The bridge stood still for less than the ring lasts: nobody notices but for a gap. And for longer than the guest waits for an answer:
 /// who played then is told so, and who plays next is heard as ever.
 pub fn stopped(case: &Case) -> Result<String> {
-    let reports = case.heard(&["play-1", "play-2"])?;
+    // "left" is cut off by the longer stop.
+    let reports = case.heard(&["play-1", "left", "play-2"])?;
+    let [through, after] = [&reports[0], &reports[2]];
     let underruns = case.underruns("aplay-play-1.log")?;
-    let through = is_whole_but_for_a_gap(&reports[0]) && underruns == 0;
     let status = case.text("stopped-status")?;
+    let freed: u32 = case.text("freed-ms")?.trim().parse()?;
     let figures = [
-        (vec![format!("0.3 s: play-1 {}, {underruns} underruns", reports[0])], through),
-        (vec![format!("5 s: who played ended with {}", status.trim())], status.trim() == "1"),
-        (vec![format!("at once after it: play-2 {}", reports[1])], reports[1].is_exact()),
+        (
+            vec![format!("0.3 s: play-1 {through}, {underruns} underruns")],
+            is_whole_but_for_a_gap(through) && underruns == 0,
+        ),
+        (
+            vec![format!("5 s: who played ended with {} after another {freed} ms", status.trim())],
+            status.trim() == "1" && freed < 1000,
+        ),
+        (vec![format!("then play-2 {after}")], after.is_exact()),
     ];
     verdict(case, figures)
 }

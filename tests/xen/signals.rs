@@ -43,8 +43,6 @@ pub fn of_guests() -> Vec<Signal> {
         Signal::new("left", TestSignal::new(6).on(Channels::Left), 4 * RATE),
         Signal::new("right", TestSignal::new(7).on(Channels::Right), 4 * RATE),
         Signal::new("long", TestSignal::new(8), 12 * RATE),
-        // outlasts the return of an emulated desktop's servers
-        Signal::new("longest", TestSignal::new(10), 40 * RATE),
     ];
     // of lengths that are no whole number of anything
     let odd =

@@ -3,7 +3,7 @@
 need_guest "$guest" "$kernel" || exit 1
 record_sink spk before || exit 1
 failed=0
-gsh "$guest" 'aplay -v -D hw:0,0 --period-size=1024 --buffer-size=16384 /signals/longest.wav 2>/tmp/aplay.log' &
+gsh "$guest" 'aplay -v -D hw:0,0 --period-size=1024 --buffer-size=16384 /signals/long.wav 2>/tmp/aplay.log' &
 player=$!
 doze 4
 pkill -KILL -u ann -x 'pipewire|wireplumber|pipewire-pulse'
@@ -17,5 +17,5 @@ disown "${sound_pids[@]}"
 record_sink spk after || exit 1
 wait "$player" || failed=1
 stop_recording
-gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-longest.log"
+gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-long.log"
 exit "$failed"

@@ -10,12 +10,13 @@ need_guest "$guest" "$kernel" "[['CARD, short-name=VM, sample-rates=44100;48000,
 failed=0
 gsh "$guest" 'export XDG_RUNTIME_DIR=/run; /tools/servers' || failed=1
 note_driver "$guest" || exit 1
+doze 2 # it suspends its device, and only then takes another rate
 record_sink spk usual || exit 1
 gsh "$guest" 'paplay /signals/short-1.wav' || failed=1
 doze 1.5
 stop_recording
 gsh "$guest" 'pactl unload-module module-alsa-sink; pactl load-module module-alsa-sink device=hw:0,0 tsched=1 rewind_safeguard=8192' || failed=1
-doze 2 # it suspends its device
+doze 2
 record_sink spk speakers || exit 1
 gsh "$guest" "paplay /signals-of-servers/pulse.wav 2>/tmp/paplay.log & pulse=\$!; pw-cat -p -P '{ node.name = player node.autoconnect = false adapter.auto-port-config = { mode = dsp } }' /signals-of-servers/pipewire.wav 2>/tmp/pw-cat.log & pipewire=\$!"
 gsh "$guest" 'i=0; until pw-link player:output_FL card:playback_FL 2>/dev/null || [ $i = 50 ]; do i=$((i+1)); sleep 0.1; done; pw-link player:output_FR card:playback_FR' || failed=1

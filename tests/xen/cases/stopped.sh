@@ -18,8 +18,10 @@ stop_amid play-1 0.3
 gsh "$guest" 'wait $player' || failed=1
 gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-play-1.log"
 stop_amid left 5
-play "$guest" play-2 1024 16384 || failed=1
+began=$(date +%s%N)
 gsh "$guest" 'wait $player'
 echo "$?" >"$case_out/stopped-status"
+echo "$((($(date +%s%N) - began) / 1000000))" >"$case_out/freed-ms"
+play "$guest" play-2 1024 16384 || failed=1
 stop_recording
 exit "$failed"
