@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use vsnd_bridge::bridge::Bridge;
 use vsnd_bridge::control::Control;
 use vsnd_bridge::guest::DeviceContext;
@@ -79,7 +79,7 @@ fn control() -> Control {
     Control::new(Some(file), memory)
 }
 
-/// Tells what the server tells.
+/// Tells what the server tells. What a node does at its guest's pace is for who looks for a fault: a guest must not fill the log.
 fn log_event(event: ServerEvent) {
     match event {
         ServerEvent::Connected(server) => info!("{server} answers"),
@@ -96,8 +96,8 @@ fn log_event(event: ServerEvent) {
             NodeState::Failed(why) => {
                 error!("node {} is not shown, its guest is not heard: {why}", node.node)
             }
-            state => info!("node {}: {state:?}", node.node),
+            state => debug!("node {}: {state:?}", node.node),
         },
-        ServerEvent::Volume(event) => info!("node {}: the user's volume is {:?}", event.node, event.volume),
+        ServerEvent::Volume(event) => debug!("node {}: the user's volume is {:?}", event.node, event.volume),
     }
 }
