@@ -132,8 +132,7 @@ impl Thread {
         if self.watch.is_none() && self.search.is_due(now) {
             self.connect(now);
         }
-        let Self { nodes, watch, .. } = self;
-        nodes.retain(|_, node| !node.tick(now, watch.as_ref()));
+        self.nodes.retain(|_, node| !node.tick(now));
         if self.up {
             let wanting: Vec<NodeKey> =
                 self.nodes.iter().filter(|(_, node)| node.wants_stream(now)).map(|(key, _)| *key).collect();
@@ -219,8 +218,7 @@ impl Thread {
         if self.connector.listens()
             && let Ok(watch) = Watch::start(&mut self.connector, &self.queue)
         {
-            // Without a router nodes go where the session manager likes.
-            self.router = Router::start(watch.core(), watch.key(), &self.queue).ok();
+            self.router = Some(Router::new(watch.registry(), watch.key(), &self.queue));
             self.watch = Some(watch);
         } else {
             self.search.failed(now);
@@ -317,7 +315,7 @@ impl Thread {
         let client = &node.spec.client;
         let connection = clients.connection(client, || connector.connect(properties::client(client)));
         let connected = match connection {
-            Ok(connection) => node.connect(key, connection.core(), queue).map_err(|error| describe(&error)),
+            Ok(connection) => node.connect(key, connection, queue).map_err(|error| describe(&error)),
             Err(error) => Err(describe(&error)),
         };
         if let Err(why) = connected {
