@@ -1,4 +1,5 @@
-//! Routes nodes as mixers do: by a note in the session manager's metadata, which it remembers for the next time, too.
+//! Routes nodes as mixers do, by a note in the session manager's metadata, but by a name, which holds also for a sink or source that
+//! went and comes back. WirePlumber remembers for the next time only what mixers note, numbers.
 
 use std::sync::mpsc::Sender;
 
