@@ -126,7 +126,7 @@ impl Control {
     /// All that there is to show now.
     pub fn snapshot(&self) -> BridgeState {
         let state = lock(&self.shared.state);
-        let domains = state.domains.iter().map(|(id, entry)| (DomainId(id.0.into()), entry.snapshot()));
+        let domains = state.domains.iter().map(|(id, entry)| (DomainId::from(*id), entry.snapshot()));
         BridgeState {
             server: state.server.clone().unwrap_or_else(|| "null".to_owned()),
             sinks: state.targets.sinks.clone(),
@@ -138,7 +138,7 @@ impl Control {
     /// Domains that began to record without being allowed to, and that the user is to be asked about. Each is returned once.
     pub fn take_capture_requests(&self) -> Vec<DomainId> {
         let asking = std::mem::take(&mut lock(&self.shared.state).asking);
-        asking.into_iter().map(|id| DomainId(id.0.into())).collect()
+        asking.into_iter().map(DomainId::from).collect()
     }
 
     // ---- for the main loop ----------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ mod marks;
 mod null;
 mod pages;
 mod ring;
+#[cfg(any(feature = "pipewire", feature = "pulseaudio"))]
+mod search;
 mod server;
 mod switch;
 mod sync;

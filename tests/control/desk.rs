@@ -122,7 +122,7 @@ impl Desk {
     }
 
     pub fn id(&self) -> DomainId {
-        DomainId(self.guest.domain.id().0.into())
+        self.guest.domain.id().into()
     }
 
     /// What is published of the guest.

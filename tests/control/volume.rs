@@ -63,11 +63,19 @@ fn every_volume_is_set_by_one_party_and_seen_and_heard_by_the_others() {
         assert_eq!(get(pcm), [-36_124, -36_124], "mute and volume are two values");
         desk.tool("pactl", &["set-sink-input-mute", &id, "0"]);
         seen([0.5, 0.5], false);
+        desk.tool("pactl", &["set-sink-input-volume", &id, "100%", "50%"]);
+        seen([1.0, 0.5], false);
+        ear.hears([0.125, 0.015_625]);
+        desk.tool("pactl", &["set-sink-input-volume", &id, "50%"]);
+        seen([0.5, 0.5], false);
         if let Private::PipeWire(_) = desk.private {
             let node = desk.stream(PLAYBACK).node_id.to_string();
             assert!(desk.tool("wpctl", &["get-volume", &node]).contains("0.50"));
             desk.tool("wpctl", &["set-volume", &node, "1.0"]);
             seen([1.0, 1.0], false);
+            desk.tool("wpctl", &["set-mute", &node, "1"]);
+            seen([1.0, 1.0], true);
+            desk.tool("wpctl", &["set-mute", &node, "0"]);
             desk.tool("wpctl", &["set-volume", &node, "0.5"]);
             seen([0.5, 0.5], false);
         }
@@ -86,6 +94,7 @@ fn every_volume_is_set_by_one_party_and_seen_and_heard_by_the_others() {
         desk.on_bus(domain.set_muted(true)).unwrap();
         assert!(desk.domain().muted);
         ear.hears([0.0, 0.0]);
+        assert!(slider().contains("Mute: no"), "a mixer's mute is the user's");
         assert_eq!(get(pcm), [-38_062, -18_062]);
         desk.on_bus(domain.set_muted(false)).unwrap();
         ear.hears([0.0125, 0.125]);

@@ -37,7 +37,7 @@ fn get(pcm: &PcmHandle) -> [i32; 2] {
 
 /// The guest's number on the bus.
 fn number(guest: &Running) -> DomainId {
-    DomainId(guest.domain.id().0.into())
+    guest.domain.id().into()
 }
 
 fn domain(control: &Control, id: DomainId) -> DomainState {

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use vsnd_dbus::StreamId;
+use vsnd_dbus::{DomainId, StreamId};
 use vsnd_pw_module::{Client, Direction};
 
 use crate::xen::DomId;
@@ -34,6 +34,12 @@ pub struct Place {
     pub pcm: u32,
     /// The stream's index on the PCM.
     pub stream: u32,
+}
+
+impl From<DomId> for DomainId {
+    fn from(DomId(id): DomId) -> Self {
+        Self(id.into())
+    }
 }
 
 impl From<StreamId> for Place {

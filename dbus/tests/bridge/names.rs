@@ -50,7 +50,7 @@ async fn whoever_listens_on_the_bus_is_told_of_the_bridge_and_by_nobody_else() {
 #[tokio::test]
 async fn the_bus_knows_how_to_start_a_bridge() {
     let bus = Bus::start();
-    let services = bus.directory.path().join("dbus-1/services");
+    let services = bus.directory().join("dbus-1/services");
     fs::create_dir_all(&services).unwrap();
     let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib");
     let file = contrib.join("dbus/org.vsnd.Bridge1.service");

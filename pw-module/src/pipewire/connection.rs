@@ -7,6 +7,7 @@ use pw::context::ContextRc;
 use pw::core::{CoreRc, Listener, PW_ID_CORE};
 use pw::main_loop::MainLoopRc;
 use pw::properties::{PropertiesBox, properties};
+use pw::registry::RegistryRc;
 
 use super::remote::{ConnectError, Remote};
 use super::thread::Happening;
@@ -16,10 +17,11 @@ use crate::units::{Frames, Nanos};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionKey(u64);
 
-/// A connection. The fields drop in this order: the listener before the core it listens to, the context last.
+/// A connection. The fields drop in this order: the listener before the core it listens to.
 pub(super) struct Connection {
     pub(super) key: ConnectionKey,
     _listener: Listener,
+    registry: RegistryRc,
     core: CoreRc,
 }
 
@@ -76,11 +78,17 @@ impl Connection {
                 }
             })
             .register();
-        Ok(Self { key, _listener: listener, core })
+        let registry = core.get_registry_rc()?;
+        Ok(Self { key, _listener: listener, registry, core })
     }
 
     pub(super) fn core(&self) -> &CoreRc {
         &self.core
+    }
+
+    /// The server's objects by their numbers. Who listens from the beginning is told of all of them.
+    pub(super) fn registry(&self) -> &RegistryRc {
+        &self.registry
     }
 }
 

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use pipewire as pw;
-use pw::core::CoreRc;
+use pw::registry::RegistryRc;
 use pw::spa::pod::Pod;
 use pw::spa::utils::Direction as PortDirection;
 use pw::stream::{StreamFlags, StreamListener, StreamRc, StreamState};
 
+use super::connection::Connection;
 use super::control::Control;
 use super::process::{Process, Shared};
 use super::router::Router;
 use super::thread::Happening;
-use super::watch::Watch;
 use super::{format, properties};
 use crate::activity::{Activity, Due};
 use crate::backoff::Backoff;
@@ -103,17 +103,17 @@ impl Node {
         self.live.is_none() && !self.activity.released() && self.backoff.is_over(now)
     }
 
-    /// Gives the node a stream on `core`.
+    /// Gives the node a stream on `connection`.
     pub(super) fn connect(
         &mut self,
         key: NodeKey,
-        core: &CoreRc,
+        connection: &Connection,
         queue: &Sender<Happening>,
     ) -> Result<(), NodeError> {
         self.life += 1;
         let name = NodeName { key, life: self.life };
         (self.route_due, self.settled) = (self.target.is_some(), false);
-        self.live = Some(Live::new(self, name, core, queue)?);
+        self.live = Some(Live::new(self, name, connection, queue)?);
         self.attachment.get_or_insert_with(|| self.ring.attach());
         Ok(())
     }
@@ -173,13 +173,13 @@ impl Node {
         [activity, retry].into_iter().flatten().min()
     }
 
-    /// Does what is due at `now`; whether nothing is left of the node. `watch` is there as long as the server is.
-    pub(super) fn tick(&mut self, now: Nanos, watch: Option<&Watch>) -> bool {
+    /// Does what is due at `now`; whether nothing is left of the node.
+    pub(super) fn tick(&mut self, now: Nanos) -> bool {
         if self.activity.released() && self.live.is_none() {
             return true;
         }
         match self.activity.due(now) {
-            Some(Due::Go) => return watch.is_none_or(|watch| self.is_overdue(now, watch)),
+            Some(Due::Go) => return self.is_overdue(now),
             Some(Due::Rest) => self.apply_activity(),
             None => (),
         }
@@ -187,13 +187,10 @@ impl Node {
     }
 
     /// Has the server remove the node; whether it has taken too long.
-    fn is_overdue(&mut self, now: Nanos, watch: &Watch) -> bool {
+    fn is_overdue(&mut self, now: Nanos) -> bool {
         let removal = self.removal.get_or_insert(Removal { asked: false, until: now + REMOVAL });
-        if !removal.asked
-            && let Some(id) = self.live.as_ref().and_then(Live::id)
-        {
-            watch.remove(id);
-            removal.asked = true;
+        if let Some(live) = self.live.as_ref().filter(|_| !removal.asked) {
+            removal.asked = live.remove();
         }
         now >= removal.until
     }
@@ -273,16 +270,24 @@ struct Live {
     _process: StreamListener<Process>,
     _control: StreamListener<()>,
     stream: StreamRc,
+    /// Of the stream's own connection.
+    registry: RegistryRc,
 }
 
 impl Live {
-    fn new(node: &Node, name: NodeName, core: &CoreRc, queue: &Sender<Happening>) -> Result<Self, NodeError> {
+    fn new(
+        node: &Node,
+        name: NodeName,
+        connection: &Connection,
+        queue: &Sender<Happening>,
+    ) -> Result<Self, NodeError> {
         let carrier = format::carrier(node.spec.format).ok_or(NodeError::Format)?;
         let format = format::enum_format(carrier.format()).ok_or(NodeError::Format)?;
         let mut params = [Pod::from_bytes(&format).ok_or(NodeError::Format)?];
         let properties = properties::node(&node.spec);
         let media_name = clean(&node.spec.media_name);
-        let stream = StreamRc::new(core.clone(), &media_name, properties).map_err(NodeError::Create)?;
+        let stream =
+            StreamRc::new(connection.core().clone(), &media_name, properties).map_err(NodeError::Create)?;
         // The first listener that has `process` is the one that PipeWire calls on its data thread.
         let process =
             Process::new(Arc::clone(&node.ring), Arc::clone(&node.lease), Arc::clone(&node.shared), carrier);
@@ -317,12 +322,23 @@ impl Live {
             flags |= StreamFlags::INACTIVE;
         }
         stream.connect(direction, None, flags, &mut params).map_err(NodeError::Connect)?;
-        Ok(Self { _process: process, _control: control, stream })
+        let registry = connection.registry().clone();
+        Ok(Self { _process: process, _control: control, stream, registry })
     }
 
-    /// The node's number, once the server has given it one.
-    fn id(&self) -> Option<u32> {
-        Some(self.stream.node_id()).filter(|id| *id != pw::constants::ID_ANY)
+    /// Asks the server to remove the node; whether it could be asked, which takes that it has given the node a number.
+    ///
+    /// A number that was given out anew is never meant: the server refuses to destroy what it made after the last message
+    /// that has been read on this connection, and by that message the stream would know that its node is gone.
+    fn remove(&self) -> bool {
+        let id = self.stream.node_id();
+        if id == ID_ANY {
+            return false;
+        }
+        if let Err(error) = self.registry.destroy_global(id).into_result() {
+            tracing::debug!(id, %error, "can't have a node removed");
+        }
+        true
     }
 }
 

@@ -1,9 +1,9 @@
-//! Routes nodes as mixers do: by a note in the session manager's metadata, which it remembers for the next time, too.
+//! Routes nodes as mixers do, by a note in the session manager's metadata, but by a name, which holds also for a sink or source that
+//! went and comes back. WirePlumber remembers for the next time only what mixers note, numbers.
 
 use std::sync::mpsc::Sender;
 
 use pipewire as pw;
-use pw::core::CoreRc;
 use pw::metadata::Metadata;
 use pw::properties::PropertiesBox;
 use pw::registry::{GlobalObject, Listener, RegistryRc};
@@ -25,12 +25,7 @@ pub(super) struct Router {
 
 impl Router {
     /// Looks for the session manager's metadata; `queue` is told of it.
-    pub(super) fn start(
-        core: &CoreRc,
-        key: ConnectionKey,
-        queue: &Sender<Happening>,
-    ) -> Result<Self, pw::Error> {
-        let registry = core.get_registry_rc()?;
+    pub(super) fn new(registry: &RegistryRc, key: ConnectionKey, queue: &Sender<Happening>) -> Self {
         let queue = queue.clone();
         let listener = registry
             .add_listener_local()
@@ -41,7 +36,7 @@ impl Router {
                 }
             })
             .register();
-        Ok(Self { metadata: None, _listener: listener, registry })
+        Self { metadata: None, _listener: listener, registry: registry.clone() }
     }
 
     /// The metadata came, or came back with another session manager.

@@ -21,17 +21,12 @@ use super::properties;
 use super::remote::Remote;
 use super::router::{Global, Router};
 use super::watch::{Seen, Watch};
-use crate::backoff::Backoff;
 use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
+use crate::search::Search;
 use crate::told::{Events, describe};
 use crate::units::{Nanos, monotonic_now};
 use crate::{Direction, NodeState, ServerEvent, ServerInfo, Targets};
-
-/// How often a server that isn't there is looked for: it is to be found within a second of its return.
-const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(500));
-/// How long the last tails may take once the server object is dropped.
-const FAREWELL: Nanos = Nanos::from_millis(3_500);
 
 /// What PipeWire's callbacks saw.
 pub(super) enum Happening {
@@ -66,11 +61,9 @@ struct Thread {
     targets: BTreeMap<u32, (Direction, String)>,
     /// Whether nodes can be made.
     up: bool,
-    sought: bool,
-    backoff: Backoff,
+    search: Search,
     clients: Clients<Connection>,
     nodes: BTreeMap<NodeKey, Node>,
-    quit_at: Option<Nanos>,
 }
 
 /// Runs until a [`Command::Quit`] arrives.
@@ -98,16 +91,14 @@ pub(super) fn run(
         version: None,
         targets: BTreeMap::new(),
         up: false,
-        sought: true,
-        backoff: RECONNECT,
+        search: Search::new(),
         clients: Clients::default(),
         nodes: BTreeMap::new(),
-        quit_at: None,
     };
     loop {
         let now = monotonic_now();
         thread.tick(now);
-        if thread.quit_at.is_some_and(|at| thread.nodes.is_empty() || at <= now) {
+        if thread.search.has_ended(now, thread.nodes.is_empty()) {
             break;
         }
         let timeout = match thread.deadline() {
@@ -131,20 +122,17 @@ fn millis_until(now: Nanos, at: Nanos) -> u64 {
 
 impl Thread {
     fn deadline(&self) -> Option<Nanos> {
-        let reconnect =
-            self.backoff.at().filter(|_| self.sought && self.watch.is_none() && self.quit_at.is_none());
-        let idle = self.clients.deadline();
+        let search = self.search.deadline(self.watch.is_some());
         let nodes = self.nodes.values().filter_map(Node::deadline);
-        reconnect.into_iter().chain(self.quit_at).chain(idle).chain(nodes).min()
+        search.into_iter().chain(self.clients.deadline()).chain(nodes).min()
     }
 
     /// Does what is due at `now`.
     fn tick(&mut self, now: Nanos) {
-        if self.sought && self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
+        if self.watch.is_none() && self.search.is_due(now) {
             self.connect(now);
         }
-        let Self { nodes, watch, .. } = self;
-        nodes.retain(|_, node| !node.tick(now, watch.as_ref()));
+        self.nodes.retain(|_, node| !node.tick(now));
         if self.up {
             let wanting: Vec<NodeKey> =
                 self.nodes.iter().filter(|(_, node)| node.wants_stream(now)).map(|(key, _)| *key).collect();
@@ -211,14 +199,13 @@ impl Thread {
                 }
             }
             Command::Seek(wanted) => {
-                self.sought = wanted;
+                self.search.seek(wanted);
                 if !wanted {
                     self.forget("it is not looked for any more");
                 }
-                self.backoff.reset();
             }
             Command::Quit => {
-                self.quit_at = Some(now + FAREWELL);
+                self.search.quit(now);
                 for node in self.nodes.values_mut() {
                     node.release(now);
                 }
@@ -231,11 +218,10 @@ impl Thread {
         if self.connector.listens()
             && let Ok(watch) = Watch::start(&mut self.connector, &self.queue)
         {
-            // Without a router nodes go where the session manager likes.
-            self.router = Router::start(watch.core(), watch.key(), &self.queue).ok();
+            self.router = Some(Router::new(watch.registry(), watch.key(), &self.queue));
             self.watch = Some(watch);
         } else {
-            self.backoff.failed(now);
+            self.search.failed(now);
         }
     }
 
@@ -273,7 +259,7 @@ impl Thread {
 
     fn answered(&mut self) {
         self.up = true;
-        self.backoff.reset();
+        self.search.found();
         let version = self.version.take().unwrap_or_default();
         self.tell(ServerEvent::Targets(self.targets()));
         self.tell(ServerEvent::Connected(ServerInfo {
@@ -316,7 +302,7 @@ impl Thread {
         }
         self.clients.clear();
         self.forget(why);
-        self.backoff.failed(now);
+        self.search.failed(now);
         for node in self.nodes.values_mut() {
             node.tell(NodeState::Connecting);
         }
@@ -329,7 +315,7 @@ impl Thread {
         let client = &node.spec.client;
         let connection = clients.connection(client, || connector.connect(properties::client(client)));
         let connected = match connection {
-            Ok(connection) => node.connect(key, connection.core(), queue).map_err(|error| describe(&error)),
+            Ok(connection) => node.connect(key, connection, queue).map_err(|error| describe(&error)),
             Err(error) => Err(describe(&error)),
         };
         if let Err(why) = connected {

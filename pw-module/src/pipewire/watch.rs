@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 
 use pipewire as pw;
-use pw::core::{CoreRc, Listener as CoreListener, PW_ID_CORE};
+use pw::core::{Listener as CoreListener, PW_ID_CORE};
 use pw::registry::{Listener as RegistryListener, RegistryRc};
 
 use super::connection::{Connection, ConnectionKey, Connector};
@@ -26,7 +26,6 @@ pub(super) enum Seen {
 pub(super) struct Watch {
     _done: CoreListener,
     _objects: RegistryListener,
-    registry: RegistryRc,
     connection: Connection,
 }
 
@@ -36,7 +35,6 @@ impl Watch {
         let connection = connector.connect(properties::watch())?;
         let key = connection.key;
         let core = connection.core();
-        let registry = core.get_registry_rc()?;
         let tell = |queue: &Sender<Happening>| {
             let queue = queue.clone();
             move |seen| {
@@ -44,7 +42,8 @@ impl Watch {
             }
         };
         let (came, went, done) = (tell(queue), tell(queue), tell(queue));
-        let objects = registry
+        let objects = connection
+            .registry()
             .add_listener_local()
             .global(move |global| {
                 let get = |name| global.props.and_then(|properties| properties.get(name));
@@ -68,21 +67,14 @@ impl Watch {
             })
             .register();
         core.sync(0)?;
-        Ok(Self { _done: done, _objects: objects, registry, connection })
-    }
-
-    /// Asks the server to remove the object of this number.
-    pub(super) fn remove(&self, id: u32) {
-        if let Err(error) = self.registry.destroy_global(id).into_result() {
-            tracing::debug!(id, %error, "can't have a node removed");
-        }
+        Ok(Self { _done: done, _objects: objects, connection })
     }
 
     pub(super) fn key(&self) -> ConnectionKey {
         self.connection.key
     }
 
-    pub(super) fn core(&self) -> &CoreRc {
-        self.connection.core()
+    pub(super) fn registry(&self) -> &RegistryRc {
+        self.connection.registry()
     }
 }

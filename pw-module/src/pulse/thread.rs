@@ -12,17 +12,13 @@ use super::inbox::Inbox;
 use super::node::Node;
 use super::properties;
 use super::watch::Watch;
-use crate::backoff::Backoff;
 use crate::clients::Clients;
 use crate::handle::{Command, NodeKey};
+use crate::search::Search;
 use crate::told::Events;
 use crate::units::{Nanos, monotonic_now};
 use crate::{NodeState, ServerEvent};
 
-/// How often a server that isn't there is looked for: it is to be found within a second of its return.
-const RECONNECT: Backoff = Backoff::new(Nanos::from_millis(100), Nanos::from_millis(500));
-/// How long the last tails may take once the server object is dropped.
-const FAREWELL: Nanos = Nanos::from_millis(3_500);
 /// How nice the thread is to others.
 const NICE: i32 = -11;
 /// Turns of libpulse's loop before streams are looked at: more than the packets that a stream can have on their way.
@@ -41,11 +37,9 @@ struct Thread {
     server: Option<String>,
     /// Whether the server answered on the watching connection.
     up: bool,
-    sought: bool,
-    backoff: Backoff,
+    search: Search,
     /// Streams have more frames to move at once.
     more: bool,
-    quit_at: Option<Nanos>,
 }
 
 /// Runs until a [`Command::Quit`] arrives.
@@ -63,15 +57,13 @@ pub(super) fn run(mainloop: Mainloop, inbox: Inbox, events: Events, server: Opti
         events,
         server,
         up: false,
-        sought: true,
-        backoff: RECONNECT,
+        search: Search::new(),
         more: false,
-        quit_at: None,
     };
     loop {
         let now = monotonic_now();
         thread.tick(now);
-        if thread.quit_at.is_some_and(|at| thread.nodes.is_empty() || at <= now) {
+        if thread.search.has_ended(now, thread.nodes.is_empty()) {
             break;
         }
         thread.wait(now);
@@ -106,16 +98,14 @@ impl Thread {
     }
 
     fn deadline(&self) -> Option<Nanos> {
-        let reconnect =
-            self.backoff.at().filter(|_| self.sought && self.watch.is_none() && self.quit_at.is_none());
-        let idle = self.clients.deadline();
+        let search = self.search.deadline(self.watch.is_some());
         let nodes = self.nodes.values().filter_map(Node::deadline);
-        reconnect.into_iter().chain(self.quit_at).chain(idle).chain(nodes).min()
+        search.into_iter().chain(self.clients.deadline()).chain(nodes).min()
     }
 
     /// Does what is due at `now`.
     fn tick(&mut self, now: Nanos) {
-        if self.sought && self.watch.is_none() && self.backoff.is_over(now) && self.quit_at.is_none() {
+        if self.watch.is_none() && self.search.is_due(now) {
             self.connect(now);
         }
         self.look_at_server(now);
@@ -171,14 +161,13 @@ impl Thread {
                 }
             }
             Command::Seek(wanted) => {
-                self.sought = wanted;
+                self.search.seek(wanted);
                 if !wanted {
                     self.forget("it is not looked for any more");
                 }
-                self.backoff.reset();
             }
             Command::Quit => {
-                self.quit_at = Some(now + FAREWELL);
+                self.search.quit(now);
                 for node in self.nodes.values_mut() {
                     node.release(now);
                 }
@@ -190,7 +179,7 @@ impl Thread {
     fn connect(&mut self, now: Nanos) {
         match Watch::new(&self.mainloop, self.server.as_deref()) {
             Ok(watch) => self.watch = Some(watch),
-            Err(_) => self.backoff.failed(now),
+            Err(_) => self.search.failed(now),
         }
     }
 
@@ -208,7 +197,7 @@ impl Thread {
                 let came = !std::mem::replace(&mut self.up, true);
                 self.tell(targets);
                 if came {
-                    self.backoff.reset();
+                    self.search.found();
                     self.tell(ServerEvent::Connected(info));
                 }
             }
@@ -236,7 +225,7 @@ impl Thread {
         }
         self.clients.clear();
         self.forget(why);
-        self.backoff.failed(now);
+        self.search.failed(now);
         for node in self.nodes.values_mut() {
             node.tell(NodeState::Connecting);
         }

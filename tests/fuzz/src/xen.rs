@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use vsnd_bridge::config::{GuestLimits, TotalLimits};
+use vsnd_bridge::config::{Capture, DomainPolicy, GuestLimits, TotalLimits};
 use vsnd_bridge::control::Control;
+use vsnd_bridge::guest::names::Domain;
 use vsnd_bridge::guest::{Account, DeviceContext, Total};
 use vsnd_bridge::sim::{Guest, Holdings, Hypervisor};
 use vsnd_bridge::sndif::PAGE;
@@ -75,7 +76,7 @@ pub struct Machine {
     pub guest: Guest,
     pub context: DeviceContext,
     pub desk: Desk,
-    pub memory: Mutex<Memory>,
+    memory: Mutex<Memory>,
     /// The guest's own ports and grants between two inputs.
     in_use: (usize, usize),
 }
@@ -103,8 +104,19 @@ impl Machine {
         self.xen.holdings(self.guest.id()).pages
     }
 
-    /// Panics if anything of an input is left.
-    pub fn assert_let_go(&self) {
+    /// Has an input tried on the guest's pages, which are as an honest guest lays them out.
+    ///
+    /// # Panics
+    /// If anything is left of it.
+    pub fn run(&self, input: impl FnOnce(&mut Memory)) {
+        let mut memory = self.memory.lock().unwrap();
+        memory.reset();
+        input(&mut memory);
+        memory.revoke();
+        self.assert_let_go();
+    }
+
+    fn assert_let_go(&self) {
         assert_eq!(self.xen.holdings(self.guest.id()), Holdings::default(), "still held of the guest");
         assert_eq!(self.desk.nodes.load(Ordering::Acquire), 0, "nodes are left on the desktop");
         assert_eq!(self.guest.in_use(), self.in_use, "the target itself leaks ports or grants");
@@ -114,9 +126,19 @@ impl Machine {
     }
 }
 
+/// A guest as the host knows it.
+pub fn domain(guest: &Guest) -> Domain {
+    Domain { id: guest.id(), name: Some(guest.name().into()), uuid: None }
+}
+
+/// A policy that allows whatever a guest can ask for.
+pub fn policy() -> DomainPolicy {
+    DomainPolicy { capture: Capture::Allow, ..DomainPolicy::default() }
+}
+
 /// The account of a guest that has just come, as wide as the policy makes it by default.
-pub fn account(guest: &str) -> Arc<Account> {
-    Account::new(guest, GuestLimits::DEFAULT, &Total::new(TotalLimits::default()))
+pub fn account(guest: &Guest) -> Arc<Account> {
+    Account::new(guest.name(), GuestLimits::DEFAULT, &Total::new(TotalLimits::default()))
 }
 
 /// A sound server whose cycles come when they are called for, on every ring that it was ever given.

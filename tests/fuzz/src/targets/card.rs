@@ -4,8 +4,6 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use vsnd_bridge::config::{Capture, DomainPolicy};
-use vsnd_bridge::guest::names::Domain;
 use vsnd_bridge::guest::{CardSetup, Connection, DeviceId, Start};
 use vsnd_bridge::sim::{Attached, Card, Guest};
 use vsnd_bridge::sndif::{CardConfig, Errno, Operation, PACKET, Span};
@@ -13,7 +11,7 @@ use vsnd_pw_module::Octets;
 
 use super::request::Ask;
 use crate::raw::{HonestStream, RawStream};
-use crate::xen::{DOM0, Machine, account};
+use crate::xen::{DOM0, Machine, account, domain, policy};
 
 const STREAMS: [u8; 2] = [0, 1];
 
@@ -84,56 +82,52 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     let bench = BENCH.get_or_init(Bench::start);
     let machine = &bench.machine;
-    let streams = STREAMS.map(|index| {
-        let stream = RawStream::of(&machine.guest);
-        stream.publish(&machine.guest, &bench.card, index);
-        stream
-    });
-    let mut memory = machine.memory.lock().unwrap();
-    memory.reset();
-    let connection = connect(machine, &machine.guest, &bench.card, &bench.config);
-    let mut id = 0;
-    for step in crate::steps(input) {
-        let stream = |which| &streams[usize::from(which)];
-        let mut ask = |which, ask: &Ask| {
-            id += 1;
-            stream(which).push(&ask.packet(id, &memory));
-        };
-        match step {
-            Step::Ask { stream: which, ask: what } => {
-                ask(which, &what);
-                stream(which).requests.notify();
+    machine.run(|memory| {
+        let streams = STREAMS.map(|index| {
+            let stream = RawStream::of(&machine.guest);
+            stream.publish(&machine.guest, &bench.card, index);
+            stream
+        });
+        let _connection = connect(machine, &machine.guest, &bench.card, &bench.config);
+        let mut id = 0;
+        for step in crate::steps(input) {
+            let stream = |which| &streams[usize::from(which)];
+            let mut ask = |which, ask: &Ask| {
+                id += 1;
+                stream(which).push(&ask.packet(id, memory));
+            };
+            match step {
+                Step::Ask { stream: which, ask: what } => {
+                    ask(which, &what);
+                    stream(which).requests.notify();
+                }
+                Step::Flood { stream: which, ask: what, times } => {
+                    (0..times % 33).for_each(|_| ask(which, &what));
+                    stream(which).requests.notify();
+                }
+                Step::Counter { stream: which, which: counter, value } => {
+                    stream(which).pages().store(usize::from(counter % 4) * 4, value).unwrap();
+                }
+                Step::Slot { stream: which, slot, packet } => {
+                    stream(which).fill_slot(slot.into(), &packet);
+                }
+                Step::Events { stream: which, counter, value } => {
+                    stream(which).events.pages().store(usize::from(counter % 2) * 4, value).unwrap();
+                }
+                Step::Notify { stream: which, positions, times } => {
+                    let port = if positions { &stream(which).positions } else { &stream(which).requests };
+                    (0..times).for_each(|_| port.notify());
+                }
+                Step::Cycle { frames } => machine.desk.cycle(frames % 600),
+                Step::Scribble { place, value } => memory.scribble(place, value),
+                Step::Redirect { entry, which } => memory.redirect(entry, which),
+                Step::Loosen { entry } => memory.loosen(entry),
+                Step::Revoke => memory.revoke(),
+                Step::Neighbour => asks(&mut bench.neighbour.lock().unwrap()),
             }
-            Step::Flood { stream: which, ask: what, times } => {
-                (0..times % 33).for_each(|_| ask(which, &what));
-                stream(which).requests.notify();
-            }
-            Step::Counter { stream: which, which: counter, value } => {
-                stream(which).pages().store(usize::from(counter % 4) * 4, value).unwrap();
-            }
-            Step::Slot { stream: which, slot, packet } => {
-                stream(which).fill_slot(slot.into(), &packet);
-            }
-            Step::Events { stream: which, counter, value } => {
-                stream(which).events.pages().store(usize::from(counter % 2) * 4, value).unwrap();
-            }
-            Step::Notify { stream: which, positions, times } => {
-                let port = if positions { &stream(which).positions } else { &stream(which).requests };
-                (0..times).for_each(|_| port.notify());
-            }
-            Step::Cycle { frames } => machine.desk.cycle(frames % 600),
-            Step::Scribble { place, value } => memory.scribble(place, value),
-            Step::Redirect { entry, which } => memory.redirect(entry, which),
-            Step::Loosen { entry } => memory.loosen(entry),
-            Step::Revoke => memory.revoke(),
-            Step::Neighbour => asks(&mut bench.neighbour.lock().unwrap()),
         }
-    }
-    asks(&mut bench.neighbour.lock().unwrap());
-    drop(connection);
-    drop(streams);
-    memory.revoke();
-    machine.assert_let_go();
+        asks(&mut bench.neighbour.lock().unwrap());
+    });
     Ok(())
 }
 
@@ -166,12 +160,11 @@ fn asks(neighbour: &mut HonestStream) {
 
 fn connect(machine: &Machine, guest: &Guest, card: &Attached, config: &CardConfig) -> Connection {
     let id = DeviceId { frontend: guest.id(), device: card.device };
-    let domain = Domain { id: guest.id(), name: Some(guest.name().into()), uuid: None };
     let card = CardSetup {
         id,
-        domain: &domain,
-        policy: DomainPolicy { capture: Capture::Allow, ..DomainPolicy::default() },
-        account: &account(guest.name()),
+        domain: &domain(guest),
+        policy: policy(),
+        account: &account(guest),
         config,
         frontend: &card.frontend(),
     };

@@ -3,8 +3,7 @@
 use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
-use vsnd_bridge::config::{Capture, DomainPolicy};
-use vsnd_bridge::guest::names::{Domain, Place};
+use vsnd_bridge::guest::names::Place;
 use vsnd_bridge::sndif::{EventPage, FormatSet, Interval, Limits, PAGE, Rates, Request, Response};
 use vsnd_bridge::stream::{EventWriter, PcmStream, Record, Signals, StreamSetup};
 use vsnd_pw_module::{Direction, Nanos, Octets};
@@ -12,7 +11,7 @@ use vsnd_pw_module::{Direction, Nanos, Octets};
 use super::request::Ask;
 use crate::log;
 use crate::memory::BUFFER_PAGES;
-use crate::xen::{Machine, account, shared_page};
+use crate::xen::{Machine, account, domain, policy, shared_page};
 
 /// What the log gets of one guest in a minute.
 const MOST_LINES: u64 = 10;
@@ -48,40 +47,38 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let machine = MACHINE.get_or_init(Machine::start);
     let told = log::lines();
     let (page, back) = shared_page();
-    let mut memory = machine.memory.lock().unwrap();
-    memory.reset();
-    let mut stream = PcmStream::new(
-        &machine.context,
-        setup(machine, input.arbitrary()?),
-        EventWriter::new(EventPage::attach(back).unwrap()),
-        Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) },
-        Record::default(),
-    );
-    let mut id = 0;
-    for step in crate::steps(input) {
-        match step {
-            Step::Ask(ask) => {
-                id += 1;
-                let packet = ask.packet(id, &memory);
-                // What means nothing never reaches the stream: see the target "ring".
-                let Ok(request) = Request::parse(&packet) else { continue };
-                let response = stream.answer(&request);
-                assert_eq!((response.id, response.operation), (request.id, request.operation.code()));
-                assert_eq!(Response::parse(&response.encode()), Ok(response));
-                assert!(machine.mapped() <= BUFFER_PAGES, "{} pages mapped", machine.mapped());
+    let setup = setup(machine, input.arbitrary()?);
+    machine.run(|memory| {
+        let mut stream = PcmStream::new(
+            &machine.context,
+            setup,
+            EventWriter::new(EventPage::attach(back).unwrap()),
+            Signals { positions: Box::new(|| ()), answer: Box::new(|| ()) },
+            Record::default(),
+        );
+        let mut id = 0;
+        for step in crate::steps(input) {
+            match step {
+                Step::Ask(ask) => {
+                    id += 1;
+                    let packet = ask.packet(id, memory);
+                    // What means nothing never reaches the stream: see the target "ring".
+                    let Ok(request) = Request::parse(&packet) else { continue };
+                    let response = stream.answer(&request);
+                    assert_eq!((response.id, response.operation), (request.id, request.operation.code()));
+                    assert_eq!(Response::parse(&response.encode()), Ok(response));
+                    assert!(machine.mapped() <= BUFFER_PAGES, "{} pages mapped", machine.mapped());
+                }
+                Step::Cycle { frames } => machine.desk.cycle(frames % 600),
+                Step::Scribble { place, value } => memory.scribble(place, value),
+                Step::Redirect { entry, which } => memory.redirect(entry, which),
+                Step::Loosen { entry } => memory.loosen(entry),
+                Step::Revoke => memory.revoke(),
+                Step::Events { counter, value } => page.store(usize::from(counter % 2) * 4, value).unwrap(),
+                Step::RoomForEvents => stream.room_for_events(),
             }
-            Step::Cycle { frames } => machine.desk.cycle(frames % 600),
-            Step::Scribble { place, value } => memory.scribble(place, value),
-            Step::Redirect { entry, which } => memory.redirect(entry, which),
-            Step::Loosen { entry } => memory.loosen(entry),
-            Step::Revoke => memory.revoke(),
-            Step::Events { counter, value } => page.store(usize::from(counter % 2) * 4, value).unwrap(),
-            Step::RoomForEvents => stream.room_for_events(),
         }
-    }
-    drop(stream);
-    memory.revoke();
-    machine.assert_let_go();
+    });
     let told = log::lines() - told;
     assert!(told <= MOST_LINES, "{told} lines of one stream");
     Ok(())
@@ -89,7 +86,7 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
 
 fn setup(machine: &Machine, captures: bool) -> StreamSetup {
     StreamSetup {
-        domain: Domain { id: machine.guest.id(), name: Some("hostile".into()), uuid: None },
+        domain: domain(&machine.guest),
         place: Place { card: 0, pcm: 0, stream: 0 },
         pcm_name: Some("\u{1b}[31mwork: Main".into()),
         direction: if captures { Direction::Capture } else { Direction::Playback },
@@ -100,7 +97,7 @@ fn setup(machine: &Machine, captures: bool) -> StreamSetup {
             buffer: Octets((BUFFER_PAGES * PAGE) as u64),
             shortest_buffer: Nanos(0),
         },
-        policy: DomainPolicy { capture: Capture::Allow, ..DomainPolicy::default() },
-        account: account("hostile"),
+        policy: policy(),
+        account: account(&machine.guest),
     }
 }
