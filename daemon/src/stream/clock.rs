@@ -20,9 +20,17 @@ pub struct PositionClock {
     /// How far the reported position may lag behind the consumed or captured one before the guest's ring runs dry or
     /// over.
     slack: Frames,
-    /// Frames by which the reported position is ahead of the heard (playback) or captured (capture) one in this run.
-    offset: Option<i64>,
+    distance: Option<Distance>,
     last: Frames,
+}
+
+/// How far this run's reported positions are from the sound.
+#[derive(Clone, Copy, Debug)]
+struct Distance {
+    /// Frames by which the reported position is ahead of the heard (playback) or captured (capture) one.
+    offset: i64,
+    /// When the run's first snapshot was taken.
+    since: Nanos,
 }
 
 impl PositionClock {
@@ -33,7 +41,7 @@ impl PositionClock {
     /// leaves less room than that, the report stays a fixed distance ahead of what is heard instead.
     pub fn new(direction: Direction, rate: u32, buffer: Frames, period: Frames) -> Self {
         let slack = Frames(buffer.0.saturating_sub(2 * period.0));
-        Self { direction, rate, slack, offset: None, last: Frames(0) }
+        Self { direction, rate, slack, distance: None, last: Frames(0) }
     }
 
     /// The position at `now`.
@@ -41,13 +49,13 @@ impl PositionClock {
         let reached = match (cursor.running, timing) {
             // At rest the position is the stop's own: rounded up to a whole buffer.
             (false, _) => {
-                self.offset = None;
+                self.distance = None;
                 cursor.position
             }
             (true, None) => self.last,
             (true, Some(timing)) => {
                 let offset = self.needed_offset(timing);
-                self.offset = Some(offset);
+                self.distance = Some(Distance { offset, since: self.since(timing) });
                 let since = signed((now - timing.at).frames(self.rate));
                 let told = timing.heard.saturating_add(offset).saturating_add(since);
                 Frames(told.max(0).unsigned_abs()).min(timing.given)
@@ -61,20 +69,26 @@ impl PositionClock {
     /// the stream's latency has to add. Playback: heard so much later than told, because the ring is too short to tell the
     /// whole latency. Capture: negative; captured so much earlier than told, because a READ can't deliver it sooner.
     pub fn offset(&self) -> i64 {
-        self.offset.unwrap_or(0)
+        self.distance.map_or(0, |distance| distance.offset)
     }
 
-    /// The offset that `timing` asks for. It only changes where it must, so that the distance to the sound stays the same
-    /// for the run.
+    fn since(&self, timing: Timing) -> Nanos {
+        self.distance.map_or(timing.at, |distance| distance.since)
+    }
+
+    /// The offset that `timing` asks for. Once it has settled it only changes where it must, so that the distance to the sound
+    /// stays the same for the run.
     fn needed_offset(&self, timing: Timing) -> i64 {
         let ahead = signed(timing.given).saturating_sub(timing.heard);
         let least = ahead.saturating_sub(signed(self.slack));
+        let settled = timing.at - self.since(timing) >= SETTLING;
+        let kept = if settled { self.offset() } else { 0 };
         match self.direction {
-            Direction::Playback => self.offset.unwrap_or(0).max(least),
+            Direction::Playback => kept.max(least),
             Direction::Capture => {
                 // Up to the end of the cycle the clock must not pass what the ring holds, or it would have to wait.
                 let most = ahead.saturating_sub(signed(timing.cycle));
-                self.offset.unwrap_or(0).min(most).max(least)
+                kept.min(most).max(least)
             }
         }
     }
@@ -97,6 +111,10 @@ fn signed(frames: Frames) -> i64 {
     i64::try_from(frames.0).unwrap_or(i64::MAX)
 }
 
+/// For how long at the beginning of a run the offset follows the newest snapshot. The first ones are the worst: a server that
+/// has much to do as streams begin makes its first report, or delivers its first frames, later than all others. What they
+/// ask for must not be the run's.
+const SETTLING: Nanos = Nanos::from_millis(200);
 /// How soon to look again while a node has not had its first cycle.
 const FIRST_CYCLE_POLL: Nanos = Nanos::from_millis(2);
 /// How long after its time a cycle's snapshot is usually there.

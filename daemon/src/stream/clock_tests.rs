@@ -45,9 +45,27 @@ fn latency_beyond_the_ring_leaves_the_guest_two_periods_and_runs_evenly() {
     assert_eq!(clock.position(running(9_600), timing, Nanos(0)), Frames(9_600 - 3_840));
     assert_eq!(clock.position(running(9_600), timing, Nanos::from_millis(5)), Frames(9_600 - 3_840 + 240));
     // A shorter latency later in the run does not change the distance: the position would have to wait.
-    let timing = snapshot(10_000_000, 1_000, 10_080, 480);
-    assert_eq!(clock.position(running(10_080), timing, Nanos::from_millis(10)), Frames(1_000 + 5_760));
+    let timing = snapshot(200_000_000, 10_000, 19_200, 480);
+    assert_eq!(clock.position(running(19_200), timing, Nanos::from_millis(200)), Frames(10_000 + 5_760));
     assert_eq!(clock.offset(), 5_760);
+}
+
+#[test]
+fn a_first_report_that_is_late_does_not_set_the_distance_of_the_run() {
+    // A microphone's first cycle comes two milliseconds late, a sink's first report is as old.
+    let mut microphone = capture(4_800, 480);
+    let mut sink = playback(4_800, 480);
+    for cycle in 0..100 {
+        let late = if cycle == 0 { 96 } else { 0 };
+        let (now, given) = (Nanos::from_millis(10 * cycle), 480 * (cycle as u64 + 1));
+        let recorded = snapshot(now.0, given as i64 + late, given, 480);
+        let position = microphone.position(running(given), recorded, now);
+        assert_eq!(position.0 as i64, given as i64 - 480, "cycle {cycle}");
+        assert_eq!(microphone.offset(), -480 - late);
+        let played = snapshot(now.0, given as i64 - 4_800 - late, given, 480);
+        sink.position(running(given), played, now);
+        assert_eq!(sink.offset(), 960 + late, "cycle {cycle}");
+    }
 }
 
 #[test]

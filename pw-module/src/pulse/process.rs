@@ -32,6 +32,14 @@ pub(super) struct Report {
     pub(super) playing: bool,
 }
 
+/// What one report said by itself.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    at: Nanos,
+    /// The stream position that was heard then (playback).
+    position: i64,
+}
+
 /// A stream's account of its frames. Stream positions count from the stream's creation; those of the ring differ from
 /// them by what the ring did before and between.
 pub(super) struct Process {
@@ -54,17 +62,14 @@ pub(super) struct Process {
     /// The stream position where the server ran out of frames last: it stood still there until it was given more.
     ran_dry_at: i64,
     line: Line,
-    /// When frames that the server had at once came here, of recorded ones: the line through the blocks that came soonest.
-    arrivals: Line,
-    /// The stream position of the newest report, just as it was told.
-    told: Option<i64>,
+    /// The newest report.
+    told: Option<Told>,
     converter: Converter,
 }
 
 impl Process {
     pub(super) fn new(ring: Arc<PcmRing>, lease: Arc<Lease>, carrier: Carrier) -> Self {
         let line = Line::new(ring.format().rate());
-        let arrivals = line.clone();
         let converter = Converter::new(ring.format(), carrier, LONGEST);
         Self {
             ring,
@@ -77,7 +82,6 @@ impl Process {
             prelude: Some(0),
             ran_dry_at: 0,
             line,
-            arrivals,
             told: None,
             converter,
         }
@@ -115,7 +119,7 @@ impl Process {
             true => None,
             false => self.ring.capture(now, self.converter.captured(input)),
         };
-        self.arrivals.report(now, self.moved.saturating_add(self.frames(input.len())));
+        self.line.came(now, self.moved.saturating_add(self.frames(input.len())));
         self.account(first, input.len());
     }
 
@@ -165,10 +169,11 @@ impl Process {
 
     /// Takes in what the server told, before anything is moved after it.
     pub(super) fn report(&mut self, report: Report) {
-        let rate = i64::from(self.ring.format().rate());
         let size = self.frame() as i64;
-        let latency = report.latency.saturating_mul(rate) / 1_000_000;
-        let position = match self.direction() {
+        let latency = Nanos(report.latency.saturating_mul(1_000));
+        // Times are added to times: in frames a latency would be cut to whole ones, and of several reports the one that was
+        // cut most would be believed.
+        match self.direction() {
             Direction::Playback => {
                 let read = report.read_index / size;
                 // It stood still, or is about to.
@@ -176,16 +181,16 @@ impl Process {
                     return;
                 }
                 self.prelude = None;
-                read.saturating_sub(latency)
+                self.line.report(report.at + latency, read);
+                let left = latency.frames(self.ring.format().rate());
+                self.told = Some(Told { at: report.at, position: read.saturating_sub_unsigned(left.0) });
             }
             // Counted from what was taken over here, because frames that the server lost are in its indices only.
             Direction::Capture => {
                 let waiting = report.write_index.saturating_sub(report.read_index) / size;
-                self.moved.saturating_add(waiting).saturating_add(latency)
+                self.line.report(report.at - latency, self.moved.saturating_add(waiting));
             }
-        };
-        self.line.report(report.at, position);
-        self.told = Some(position);
+        }
         // Between a block and the report after it the ring may have been stopped, or taken over.
         let cursor = self.ring.cursor();
         if self.offset.is_some() && cursor.running && cursor.position == self.given {
@@ -197,11 +202,11 @@ impl Process {
         // Playback: what is heard is known best at the newest report. Capture: a snapshot belongs to the beginning of its
         // cycle, when the block came, and one that came late tells nothing of the distance to the microphone.
         let at = match self.direction() {
-            Direction::Playback => self.line.newest(),
-            Direction::Capture => self.arrivals.when(self.moved),
+            Direction::Playback => self.told.map(|told| told.at),
+            Direction::Capture => self.line.soonest(self.moved),
         };
         let (Some(offset), Some(at)) = (self.offset, at) else { return };
-        let Some(position) = self.line.position(at) else { return };
+        let Some((position, at)) = self.line.reached(at) else { return };
         let heard = position.saturating_add(offset);
         self.ring.publish(Timing { at, heard, given: self.given, cycle: self.cycle });
     }
@@ -209,7 +214,6 @@ impl Process {
     /// The stream stood still, or is to: earlier reports say nothing of what comes.
     pub(super) fn interrupt(&mut self) {
         self.line.reset();
-        self.arrivals.reset();
         self.told = None;
         self.offset = None;
     }
@@ -231,7 +235,7 @@ impl Process {
         if self.direction() == Direction::Capture || self.sounded == 0 {
             return true;
         }
-        self.told.is_some_and(|told| told >= self.sounded.saturating_add_unsigned(self.margin().0))
+        self.told.is_some_and(|told| told.position >= self.sounded.saturating_add_unsigned(self.margin().0))
     }
 }
 
@@ -240,9 +244,14 @@ mod tests {
     use super::*;
     use crate::pulse::format::carrier;
     use crate::{Octets, Pages, SampleFormat, StreamFormat};
+    use proptest::prelude::*;
 
     fn process(direction: Direction) -> (Process, Arc<PcmRing>) {
-        let format = StreamFormat::new(SampleFormat::S16Le, 2, 48_000).unwrap();
+        process_at(direction, 48_000)
+    }
+
+    fn process_at(direction: Direction, rate: u32) -> (Process, Arc<PcmRing>) {
+        let format = StreamFormat::new(SampleFormat::S16Le, 2, rate).unwrap();
         let pages = Pages::anonymous(9600 * 4).unwrap();
         let ring = Arc::new(PcmRing::new(direction, format, Frames(9600), pages));
         let mut process = Process::new(Arc::clone(&ring), Arc::default(), carrier(format).unwrap());
@@ -309,6 +318,78 @@ mod tests {
             distance.push(timing.given.0 as i64 - timing.heard);
         }
         assert_eq!(distance[1..], [-240; 6]);
+    }
+
+    fn distance(ring: &PcmRing) -> i64 {
+        let timing = ring.timing().unwrap();
+        timing.given.0 as i64 - timing.heard
+    }
+
+    #[test]
+    fn blocks_that_come_late_together_do_not_change_the_distance_to_the_microphone() {
+        let (mut process, ring) = process(Direction::Capture);
+        ring.start();
+        for block in 1..10 {
+            process.capture(Nanos::from_millis(10 * block), &[0; 4 * 480]);
+            process.report(report(10 * block, 480 * block, 480 * block, 5_000));
+        }
+        assert_eq!(distance(&ring), -240);
+        // More than the window holds reports, after the machine was away.
+        for _ in 10..30 {
+            process.capture(Nanos::from_millis(296), &[0; 4 * 480]);
+            assert_eq!(distance(&ring), -240);
+        }
+        process.report(report(296, 480 * 29 + 288, 480 * 29, 5_000));
+        assert_eq!(distance(&ring), -240);
+    }
+
+    #[test]
+    fn a_move_does_not_change_the_distance_to_the_microphone() {
+        let (mut process, ring) = process(Direction::Capture);
+        ring.start();
+        for block in 1..50 {
+            // The other microphone is the same number of frames away, and its first block comes later than one of the old.
+            let at = 10 * block + if block > 7 { 6 } else { 0 };
+            // Blocks lie across two pieces of the server's memory now and then.
+            for piece in [160, 320] {
+                process.capture(Nanos::from_millis(at), &vec![0; 4 * piece]);
+            }
+            process.report(report(at, 480 * block, 480 * block, 5_000));
+            assert_eq!(distance(&ring), -240, "block {block}");
+        }
+    }
+
+    proptest! {
+        /// Stamps and latencies come in whole microseconds. What is published is as exact, and nothing of it is cut to frames.
+        #[test]
+        fn what_is_published_is_as_exact_as_the_reports(
+            is_capture: bool, rate in prop::sample::select(vec![44_100u32, 48_000, 96_000]),
+            asked in prop::collection::vec(10i64..9_000, 1..40),
+        ) {
+            let direction = if is_capture { Direction::Capture } else { Direction::Playback };
+            let (mut process, ring) = process_at(direction, rate);
+            ring.start();
+            let block = i64::from(rate) / 100;
+            for (number, asked) in (1i64..).zip(asked) {
+                // Each block is at the device 10 ms after the server rendered it, and came here at once.
+                let began = 10_000 * number;
+                if is_capture {
+                    process.capture(Nanos(1_000 * began), &vec![0; 4 * block as usize]);
+                } else {
+                    played(&mut process, block as usize);
+                }
+                let latency = if is_capture { asked - 10_000 } else { 10_000 - asked };
+                let at = Nanos(1_000 * (began + asked));
+                let index = 4 * block * number;
+                let indices = Report { write_index: index, read_index: index, ..report(0, 0, 0, 0) };
+                process.report(Report { at, latency, ..indices });
+                let timing = ring.timing().unwrap();
+                let truth = (timing.at.0 - 10_000_000) as f64 * f64::from(rate) / 1e9;
+                // Of the first block the ring has the last 16 frames.
+                let error = (timing.heard + block - 16) as f64 - truth;
+                prop_assert!(error.abs() < 0.01, "{} frames off", error);
+            }
+        }
     }
 
     #[test]

@@ -35,7 +35,8 @@ pub fn measure(rig: &Rig, quantum: u32, period: u64, buffer: u64, span: Duration
     std::thread::sleep(span + Duration::from_secs(1));
     let guests = player.finish()?;
     let natives = native.finish()?;
-    let cycles = ear.finish();
+    let (cycles, sink) = ear.finish()?;
+    let quantum = sink.map_or(quantum, |sink| sink.block);
     let guest = Truth::of(&cycles, &GUEST, LEFT, RATE, rig.monitor_delay());
     let native = Truth::of(&cycles, &NATIVE, RIGHT, RATE, rig.monitor_delay());
     // The first fill of a ring waits for its start.

@@ -37,8 +37,9 @@ const LONG_RING: u64 = 240_000;
 const LOOP: Duration = Duration::from_millis(1500);
 const LOOP_PERIOD: u64 = 480;
 
-/// Frames that PulseAudio's null sink renders at a time.
-const PULSE_BLOCK: u32 = 480;
+/// Frames that PulseAudio's null sink renders at a time where the bridge's streams have periods of [`LOOP_PERIOD`]: a quarter of
+/// two periods. Elsewhere the ear finds it.
+const PULSE_BLOCK: u32 = 240;
 /// Periods of the guest on PulseAudio whose latency is measured, in frames.
 const PULSE_PERIODS: [u64; 3] = [240, 480, 1024];
 /// Ring of the guest on PulseAudio, in frames: its latency is counted in tens of milliseconds.
@@ -308,14 +309,26 @@ fn loop_row(result: &loopback::LoopBack) {
     );
 }
 
+fn sink_row(cell: &Cell) {
+    if let Some(sink) = &cell.sink {
+        println!(
+            "        the sink heard it interrupted {} times and ran {:+.1} ppm fast; its clock is known to {:.0} us; blocks came {:.0} us \
+             after it at the soonest and {:.0} us mostly",
+            cell.breaks, sink.fast_ppm, sink.doubt_us, sink.soonest_us, sink.usual_us
+        );
+    }
+}
+
 fn pulse(options: &Options, span: Duration, report: &mut Pulse) -> Result<()> {
-    println!("\nPositions on a real PulseAudio (null sink, norewinds=1, blocks of 480 frames)");
+    println!(
+        "\nPositions on a real PulseAudio (null sink, norewinds=1); quantum: the blocks that it rendered"
+    );
     println!("{HEADER}");
     let rig = Rig::start_pulse()?;
     for period in PERIODS_MS {
         let cell = measured(&rig, PULSE_BLOCK, RATE, period, Some(PULSE_RING), span);
         report.positions.extend(cell.map(|(cell, _)| {
-            println!("        the sink heard it interrupted {} times", cell.breaks);
+            sink_row(&cell);
             cell
         }));
     }

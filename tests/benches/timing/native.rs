@@ -131,7 +131,7 @@ fn play(server: &str, period: u64, buffer: u64, stopping: &AtomicBool) -> Result
     Ok(written)
 }
 
-fn turn(mainloop: &mut Mainloop) -> Result<()> {
+pub fn turn(mainloop: &mut Mainloop) -> Result<()> {
     match mainloop.iterate(true) {
         IterateResult::Success(_) => Ok(()),
         IterateResult::Quit(_) | IterateResult::Err(_) => bail!("the native client's loop ended"),

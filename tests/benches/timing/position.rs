@@ -8,6 +8,7 @@ use vsnd_bridge::sim::frontend::Seen;
 use vsnd_pw_module::Direction;
 
 use super::machine::Probe;
+use super::pulse::Sink;
 use super::rig::{GUEST, LEFT, Player, RATE, Rig};
 use super::stats::{Spread, slope};
 use super::truth::Truth;
@@ -47,6 +48,8 @@ pub struct Cell {
     pub breaks: usize,
     /// Times that the guest underran, or the sink's monitor broke off, before a run was whole.
     pub disturbed: usize,
+    /// PulseAudio's sink meanwhile.
+    pub sink: Option<Sink>,
 }
 
 /// The clock's own error in frames: it counts whole ones, and so does the server.
@@ -62,10 +65,6 @@ pub struct Sample {
     pub at: f64,
     pub error_ms: f64,
 }
-
-/// The same on PulseAudio, whose ear hears through a socket and a pipe: it takes 0.1 to 0.2 ms, by which all positions look
-/// ahead.
-const PULSE_ERROR: f64 = 12.0;
 
 /// In frames: 40 ms, in which a busy machine finds time for an application of the guest's.
 const SHORTEST_RING: u64 = 1920;
@@ -129,7 +128,8 @@ fn run(
     let machine_ms = probe.finish();
     let seen = player.pcm.watch_positions();
     player.finish()?;
-    let cycles = ear.finish();
+    let (cycles, sink) = ear.finish()?;
+    let quantum = sink.map_or(quantum, |sink| sink.block);
     let from = seen.first().map_or(0, |seen| seen.at.0) + 500_000_000;
     let seen: Vec<Seen> = seen.into_iter().filter(|seen| seen.at.0 >= from).collect();
     let delay = rig.monitor_delay();
@@ -144,13 +144,12 @@ fn run(
     if truth.breaks > 0 && rig.pulse().is_none() && span < LONG {
         bail!("the sink heard the signal broken {} times", truth.breaks);
     }
-    let own_error = if rig.pulse().is_some() { PULSE_ERROR } else { OWN_ERROR };
-    let (mut cell, samples) = compare(&seen, &truth, own_error);
-    cell = Cell { quantum, rate, period_ms, buffer_frames: buffer, wakeups_s, machine_ms, ..cell };
+    let (mut cell, samples) = compare(&seen, &truth);
+    cell = Cell { quantum, rate, period_ms, buffer_frames: buffer, wakeups_s, machine_ms, sink, ..cell };
     Ok((cell, samples))
 }
 
-fn compare(seen: &[Seen], truth: &Truth, own_error: f64) -> (Cell, Vec<Sample>) {
+fn compare(seen: &[Seen], truth: &Truth) -> (Cell, Vec<Sample>) {
     let octets = 4.0;
     let rate = truth.rate();
     let mut samples = Vec::with_capacity(seen.len());
@@ -162,7 +161,7 @@ fn compare(seen: &[Seen], truth: &Truth, own_error: f64) -> (Cell, Vec<Sample>) 
         let told = seen.position.0 as f64 / octets;
         let error = told - played;
         ahead_most = ahead_most.max(error);
-        ahead += usize::from(error > own_error);
+        ahead += usize::from(error > OWN_ERROR);
         errors.push(error / rate * 1e3);
         against.push((played / rate, told / rate));
         samples.push(Sample { at: played / rate, error_ms: error / rate * 1e3 });
@@ -192,6 +191,7 @@ fn compare(seen: &[Seen], truth: &Truth, own_error: f64) -> (Cell, Vec<Sample>) 
         drift_error_ppm: slope_error * 1e6,
         breaks: truth.breaks,
         disturbed: 0,
+        sink: None,
     };
     (cell, samples)
 }

@@ -73,11 +73,11 @@ pub enum Ear {
 }
 
 impl Ear {
-    /// Ends it; what the sink was given, cycle by cycle.
-    pub fn finish(self) -> Vec<Cycle> {
+    /// Ends it; what the sink was given, cycle by cycle, and what else was found of PulseAudio's.
+    pub fn finish(self) -> Result<(Vec<Cycle>, Option<pulse::Sink>)> {
         match self {
-            Self::PipeWire(ear) => ear.finish(),
-            Self::PulseAudio(ear) => ear.finish(),
+            Self::PipeWire(ear) => Ok((ear.finish(), None)),
+            Self::PulseAudio(ear) => ear.finish().map(|heard| (heard.cycles, Some(heard.sink))),
         }
     }
 }
@@ -175,7 +175,7 @@ impl Rig {
     pub fn listen(&self, room: usize) -> Result<Ear> {
         match &self.desk {
             Desk::PipeWire(server) => Ok(Ear::PipeWire(Client::listen(&server.remote(), SINK, RATE, room)?)),
-            Desk::PulseAudio(server) => Ok(Ear::PulseAudio(pulse::Ear::listen(server.command("parec"))?)),
+            Desk::PulseAudio(server) => Ok(Ear::PulseAudio(pulse::Ear::listen(server.server())?)),
         }
     }
 
