@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 use vsnd_dbus::{Request, Service, StartError};
 use zbus::Connection;
@@ -21,6 +21,8 @@ use crate::runtime::PREDECESSOR;
 
 /// How soon after a change that was told the next one is: a guest can start and stop a stream far more often than anybody looks.
 const TOGETHER: Duration = Duration::from_millis(20);
+/// How long a bus may take to answer: guests wait meanwhile for a bridge that starts, and give a request up after three seconds.
+const ANSWER: Duration = Duration::from_secs(1);
 /// How often a bus that is not there is looked for.
 const RETRY: Duration = Duration::from_secs(5);
 /// How often a name is tried that a bridge before may just be losing.
@@ -40,7 +42,7 @@ pub enum Error {
 }
 
 /// Serves `control` on the bus that `connect` leads to, until the process ends. Returns once it is there, or it is known that there
-/// is no bus at present: it is looked for again then, and also when it goes away later.
+/// is no bus at present, or none that answers: it is looked for again then, and also when it goes away later.
 ///
 /// # Errors
 /// Another bridge serves this session, or there is no thread.
@@ -69,10 +71,8 @@ async fn keep_serving<F>(
     // The last failure that was logged: one line per change, not one per try.
     let mut logged = None;
     loop {
-        let started = match connect().await {
-            Ok(connection) => Controls::start(control, connection).await,
-            Err(error) => Err(error.into()),
-        };
+        let start = async { Controls::start(control, connect().await?).await };
+        let started = timeout(ANSWER, start).await.unwrap_or_else(|_| Err(silent().into()));
         let taken = matches!(started, Err(StartError::NameTaken(_)));
         if taken && told.is_some() && Instant::now() < patience {
             sleep(POLL).await;
@@ -103,6 +103,11 @@ async fn keep_serving<F>(
         }
         sleep(RETRY).await;
     }
+}
+
+/// What is said of a bus that takes connections and doesn't answer.
+fn silent() -> zbus::Error {
+    zbus::Error::Failure(format!("the session bus does not answer within {ANSWER:?}"))
 }
 
 /// The controls on one connection.

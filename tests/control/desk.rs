@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Runtime;
 use vsnd_bridge::session_bus;
-use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmHandle};
+use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle};
 use vsnd_dbus::client::{Client, Domain, DomainProxy, StreamProxy, StreamView};
 use vsnd_dbus::{DomainId, StreamId};
 use vsnd_pw_module::pipewire::PipeWireServer;
 use vsnd_pw_module::pipewire::private::{Options, PrivateServer};
 use vsnd_pw_module::pulse::PulseServer;
-use vsnd_pw_module::{Direction, ServerEvent, SoundServer};
+use vsnd_pw_module::{Direction, Frames, ServerEvent, SoundServer};
 use vsnd_tests::bus::PrivateBus;
 use vsnd_tests::pulse::{PrivatePulse, Recorder};
 use vsnd_tests::rings::{LEVEL, PATIENCE, eventually, levels};
@@ -109,7 +109,8 @@ impl Desk {
 
     /// Waits for what somebody on the bus does.
     pub fn on_bus<T>(&self, what: impl Future<Output = T>) -> T {
-        self.runtime.block_on(what)
+        let what = async { tokio::time::timeout(PATIENCE, what).await };
+        self.runtime.block_on(what).unwrap_or_else(|_| panic!("nothing on the bus within {PATIENCE:?}"))
     }
 
     pub fn client(&self) -> &Client {
@@ -159,20 +160,9 @@ impl Desk {
     }
 
     /// An application in the guest that plays [`LEVEL`] without end.
-    pub fn player(&self) -> Player {
-        let pcm = Arc::new(self.open(Direction::Playback));
-        let ended = Arc::new(AtomicBool::new(false));
-        let (playing, ending) = (Arc::clone(&pcm), Arc::clone(&ended));
-        let thread = std::thread::spawn(move || {
-            let sound = LEVEL.to_le_bytes().repeat(2 * 4_096);
-            while !ending.load(Ordering::Acquire) {
-                if playing.write(&sound).is_err() {
-                    // The machine was too busy.
-                    let _ = playing.prepare();
-                }
-            }
-        });
-        Player { pcm, ended, thread: Some(thread) }
+    pub fn player(&self) -> Application {
+        let sound = LEVEL.to_le_bytes().repeat(2 * 4_096);
+        Application::start(self.open(Direction::Playback), move |pcm| pcm.write(&sound))
     }
 
     pub fn open(&self, direction: Direction) -> PcmHandle {
@@ -199,14 +189,34 @@ impl Ear {
     }
 }
 
-/// An application that plays; dropping it ends it.
-pub struct Player {
+/// An application in the guest that plays or records without end; dropping it ends it.
+pub struct Application {
     pub pcm: Arc<PcmHandle>,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Drop for Player {
+impl Application {
+    /// One that does `turn` over and over.
+    pub fn start(
+        pcm: PcmHandle,
+        mut turn: impl FnMut(&PcmHandle) -> Result<Frames, PcmError> + Send + 'static,
+    ) -> Self {
+        let (pcm, ended) = (Arc::new(pcm), Arc::<AtomicBool>::default());
+        let (used, ending) = (Arc::clone(&pcm), Arc::clone(&ended));
+        let thread = std::thread::spawn(move || {
+            while !ending.load(Ordering::Acquire) {
+                if turn(&used).is_err() {
+                    // The machine was too busy.
+                    let _ = used.prepare();
+                }
+            }
+        });
+        Self { pcm, ended, thread: Some(thread) }
+    }
+}
+
+impl Drop for Application {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

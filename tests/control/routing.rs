@@ -54,7 +54,9 @@ fn a_stream_is_routed_to_what_there_is_and_nowhere_else() {
         let capture = desk.stream_proxy(CAPTURE);
         let text = refused(&capture, SECOND_SINK);
         assert!(text.starts_with("there is no source second-sink; there is "), "{text}");
-        for source in desk.bridge().sources {
+        let sources = desk.bridge().sources;
+        assert!(!sources.is_empty());
+        for source in sources {
             desk.on_bus(capture.set_target(&source)).unwrap();
         }
     }

@@ -8,6 +8,7 @@ use vsnd_dbus::{DomainId, Object};
 use vsnd_pw_module::Octets;
 use vsnd_tests::pulse::SINK;
 use vsnd_tests::rings::eventually;
+use zbus::Variant;
 
 use super::desk::{Desk, PLAYBACK, Private};
 
@@ -107,25 +108,27 @@ fn others_on_the_bus_set_and_read_it_and_are_told() {
     let path = Object::Domain(desk.id()).path();
     let name = ["--user", "set-property", "org.vsnd.Bridge1", &path, "org.vsnd.Bridge1.Domain"];
     let mut events = desk.on_bus(desk.client().events()).unwrap();
-    let told = |events: &mut (dyn futures::Stream<Item = Event> + Unpin), property: &str| {
-        desk.on_bus(async {
-            while let Some(event) = events.next().await {
-                match event {
-                    Event::Changed { object: Object::Domain(id), properties }
-                        if id == desk.id() && properties.contains_key(property) =>
-                    {
-                        return;
+    let told =
+        |events: &mut (dyn futures::Stream<Item = Event> + Unpin), property: &str, value: Variant<'_>| {
+            desk.on_bus(async {
+                while let Some(event) = events.next().await {
+                    match event {
+                        Event::Changed { object: Object::Domain(id), properties }
+                            if id == desk.id() && properties.contains_key(property) =>
+                        {
+                            assert_eq!(*properties[property], value);
+                            return;
+                        }
+                        _ => (),
                     }
-                    _ => (),
                 }
-            }
-            panic!("the bus ended");
-        });
-    };
+                panic!("the bus ended");
+            });
+        };
     desk.tool("busctl", &[&name[..], &["Volume", "d", "0.25"]].concat());
-    told(&mut events, "Volume");
+    told(&mut events, "Volume", 0.25.into());
     desk.tool("busctl", &[&name[..], &["Muted", "b", "true"]].concat());
-    told(&mut events, "Muted");
+    told(&mut events, "Muted", true.into());
     let get = ["--user", "get-property", "org.vsnd.Bridge1", &path, "org.vsnd.Bridge1.Domain", "Volume"];
     assert_eq!(desk.tool("busctl", &get), "d 0.25\n");
     for (volume, error) in [(1.6, "InvalidArgs"), (f64::NAN, "InvalidArgs"), (-0.1, "InvalidArgs")] {

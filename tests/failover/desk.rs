@@ -33,7 +33,7 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
-        Self::with(|_, pulse| pulse.server())
+        Self::with(|pipewire, pulse| (pipewire.remote(), pulse.server()))
     }
 
     /// With PipeWire at work.
@@ -52,19 +52,24 @@ impl Desk {
 
     /// With PipeWire's own protocol server where PulseAudio would be.
     pub fn with_pulse_of_pipewire() -> Self {
-        Self::with(|pipewire, _| pipewire.pulse_server())
+        Self::with(|pipewire, _| (pipewire.remote(), pipewire.pulse_server()))
     }
 
-    fn with(pulse_server: impl FnOnce(&PrivateServer, &PrivatePulse) -> String) -> Self {
+    /// With that, and no PipeWire that the bridge could find.
+    pub fn with_nothing_but_pulse_of_pipewire() -> Self {
+        Self::with(|pipewire, _| ("/nobody/listens/here".to_owned(), pipewire.pulse_server()))
+    }
+
+    fn with(remotes: impl FnOnce(&PrivateServer, &PrivatePulse) -> (String, String)) -> Self {
         let options = Options { min_quantum: 256, quantum: 1024, pulse: true, ..Options::default() };
         let mut pipewire = PrivateServer::start(options).unwrap();
         let mut pulse = PrivatePulse::start().unwrap();
         pipewire.crash();
         pulse.crash();
-        let second = pulse_server(&pipewire, &pulse);
+        let (first, second) = remotes(&pipewire, &pulse);
         let (send, events) = Events::new();
         let switch = Switch::new(send);
-        switch.add(|events| PipeWireServer::start(events, Some(pipewire.remote()))).unwrap();
+        switch.add(|events| PipeWireServer::start(events, Some(first))).unwrap();
         switch.add(|events| PulseServer::start(events, Some(second))).unwrap();
         let machine = Machine::start(Arc::new(switch));
         let guest = machine.guest("work", Kernel::Since2026);
@@ -136,7 +141,8 @@ impl Desk {
     /// What a tool prints about the PipeWire server.
     pub fn tool(&self, program: &str, arguments: &[&str]) -> String {
         let mut command = self.pipewire.command(program);
-        let output = command.args(arguments).env("LC_ALL", "C").output().unwrap();
+        command.env("PULSE_SERVER", self.pipewire.pulse_server()).env("LC_ALL", "C");
+        let output = command.args(arguments).output().unwrap();
         assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }

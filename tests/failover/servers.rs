@@ -1,10 +1,11 @@
 //! Servers that die, return, and are replaced.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use vsnd_bridge::sim::frontend::{HwParams, PcmHandle};
 use vsnd_pw_module::pipewire::private::{SECOND_SINK, SINK};
 use vsnd_pw_module::pipewire::survey;
-use vsnd_pw_module::{Nanos, ServerEvent, monotonic_now};
+use vsnd_pw_module::{Direction, Nanos, ServerEvent, monotonic_now};
 use vsnd_tests::pulse::{self, Recorder};
 use vsnd_tests::rings::{PATIENCE, eventually};
 
@@ -27,6 +28,7 @@ fn a_killed_pipewire_is_replaced_by_the_clock_and_comes_back_with_its_nodes() {
             let returned = desk.pipewire_returns();
             desk.running();
             in_time(returned, "the node runs");
+            drop(desk.hears(SINK));
             player.was_never_silent(killed);
             player.answered_at_once(answer);
         }
@@ -66,6 +68,7 @@ fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
         let mut desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         desk.running();
+        player.plays_for(A_WHILE);
         let began = monotonic_now();
         desk.pipewire.crash();
         desk.lost();
@@ -93,6 +96,10 @@ fn guests_follow_from_pipewire_to_pulseaudio_and_back() {
 
 #[test]
 fn pipewire_that_stands_in_for_pulseaudio_is_not_taken_for_it() {
+    let connections = |desk: &Desk| {
+        let events = desk.rest().into_iter();
+        events.filter(|event| matches!(event, ServerEvent::Connected(_))).collect::<Vec<_>>()
+    };
     alone(|| {
         let mut desk = Desk::with_pulse_of_pipewire();
         desk.pipewire_returns();
@@ -104,8 +111,18 @@ fn pipewire_that_stands_in_for_pulseaudio_is_not_taken_for_it() {
             desk.pipewire_returns();
             desk.running();
         }
-        let others = desk.rest().into_iter().filter(|event| matches!(event, ServerEvent::Connected(_)));
-        assert_eq!(others.collect::<Vec<_>>(), []);
+        assert_eq!(connections(&desk), []);
+        player.finish();
+    });
+    alone(|| {
+        let mut desk = Desk::with_nothing_but_pulse_of_pipewire();
+        desk.pipewire.resume().unwrap();
+        let player = Player::start(&desk.guest);
+        eventually("looked at", || {
+            desk.tool("pactl", &["list", "clients"]).contains("vsnd-bridge").then_some(())
+        });
+        player.plays_for(A_WHILE);
+        assert_eq!(connections(&desk), []);
         player.finish();
     });
 }
@@ -128,6 +145,42 @@ fn a_stream_opened_without_a_server_plays_at_once_and_is_heard_when_one_comes() 
     });
 }
 
+/// Of a node that had its cycles before: one that may still be linked is waited for.
+#[test]
+fn a_stream_that_is_started_or_opened_again_while_its_server_is_gone_waits_for_nobody() {
+    // It starts when its ring is full.
+    let sound = vec![0x11; 4 * 9_600];
+    let open = |desk: &Desk| {
+        let pcm = desk.guest.card.open(0, Direction::Playback).unwrap();
+        pcm.hw_params(HwParams::cd(480, 9_600)).unwrap();
+        pcm
+    };
+    let starts_at_once = |pcm: &PcmHandle| {
+        let began = Instant::now();
+        pcm.write(&sound).unwrap();
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(50), "it waited for {took:?}");
+    };
+    let survives = |mut desk: Desk, crash: fn(&mut Desk)| {
+        let pcm = open(&desk);
+        pcm.write(&sound).unwrap();
+        desk.running();
+        crash(&mut desk);
+        desk.lost();
+        // By the clock, for longer than a node may take to its next cycle.
+        pcm.write(&sound).unwrap();
+        pcm.stop();
+        pcm.prepare().unwrap();
+        starts_at_once(&pcm);
+        drop(pcm);
+        starts_at_once(&open(&desk));
+    };
+    alone(|| {
+        survives(Desk::on_pipewire(), |desk| desk.pipewire.crash());
+        survives(Desk::on_pulse(), |desk| desk.pulse.crash());
+    });
+}
+
 /// The numbers of the server's sinks.
 fn sinks(desk: &Desk) -> Vec<(u32, String)> {
     let objects = survey(Some(&desk.pipewire.remote()), PATIENCE).unwrap();
@@ -141,6 +194,7 @@ fn the_default_sink_goes_and_another_takes_over_until_there_is_none() {
         let desk = Desk::on_pipewire();
         let player = Player::start(&desk.guest);
         desk.running();
+        player.plays_for(A_WHILE);
         let began = monotonic_now();
         let destroy = |name: &str| {
             let (id, _) = sinks(&desk).into_iter().find(|(_, sink)| sink == name).unwrap();

@@ -1,6 +1,7 @@
 //! Servers that hang, and go on.
 
 use std::io::Read;
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use vsnd_tests::rings::PATIENCE;
 use super::alone;
 use super::desk::{Desk, hears, in_time, signal};
 use super::machine::Machine;
-use super::player::Player;
+use super::player::{A_WHILE, Player};
 
 const PAUSE: Nanos = Nanos::from_millis(2_500);
 
@@ -50,6 +51,7 @@ fn a_stopped_pulseaudio_is_replaced_by_the_clock_until_it_goes_on() {
         let desk = Desk::on_pulse();
         let player = Player::start(&desk.guest);
         desk.running();
+        player.plays_for(A_WHILE);
         let stopped = monotonic_now();
         let processes = [desk.pulse.process().unwrap()];
         signal(&processes, Signal::STOP);
@@ -73,20 +75,26 @@ fn a_stopped_pulseaudio_is_replaced_by_the_clock_until_it_goes_on() {
 fn a_server_that_takes_connections_and_does_not_answer_holds_nobody_up() {
     alone(|| {
         let mut desk = Desk::on_pipewire();
-        // It hangs, dies, and hangs again as soon as it is back.
         desk.pipewire.crash();
         desk.lost();
-        desk.pipewire.resume().unwrap();
-        let processes = desk.pipewire.processes();
-        signal(&processes, Signal::STOP);
+        // In its place the kernel takes connections, and nobody reads from them.
+        let socket = desk.pipewire.remote();
+        std::fs::remove_file(&socket).unwrap();
+        let silent = UnixListener::bind(&socket).unwrap();
         let player = Player::start(&desk.guest);
         player.plays_for(PAUSE);
+        player.finish();
+        // By now the bridge is connected, and hopes for an answer.
+        let player = Player::start(&desk.guest);
+        player.plays_for(A_WHILE);
         let answer = player.longest_answer();
-        assert!(answer < Nanos::from_millis(2_000), "a START waits for 1.5 s at most: {answer}");
-        desk.pulse.resume().unwrap();
-        signal(&processes, Signal::CONT);
-        let returned = Instant::now();
-        desk.on("PipeWire");
+        let is_due = Nanos::from_millis(1_000)..Nanos::from_millis(2_000);
+        assert!(is_due.contains(&answer), "a START waits for 1.5 s: {answer}");
+        let returned = desk.pulse_returns();
+        desk.running();
+        in_time(returned, "the node runs on PulseAudio");
+        drop(silent);
+        let returned = desk.pipewire_returns();
         desk.running();
         in_time(returned, "the node runs");
         player.finish();
