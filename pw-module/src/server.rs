@@ -50,6 +50,8 @@ pub struct NodeSpec {
     pub direction: Direction,
     /// The guest's period: the server is asked for cycles no longer than this.
     pub period: Frames,
+    /// The name of the sink or source that the node is routed to from its first moment; `None` leaves it to the server.
+    pub target: Option<String>,
 }
 
 /// A node's life as the server reports it.

@@ -90,8 +90,8 @@ struct Shown {
     spec: NodeSpec,
     ring: Arc<PcmRing>,
     is_running: bool,
-    /// Where it is to be routed, if anybody said so.
-    target: Option<Option<String>>,
+    /// Anybody said where it is to be routed, which its specification knows.
+    is_routed: bool,
     node: Option<Box<dyn Node>>,
 }
 
@@ -125,7 +125,8 @@ impl Switch {
 impl SoundServer for Switch {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let mut state = lock(&self.board.state);
-        let mut shown = Shown { spec, ring, is_running: false, target: None, node: None };
+        let is_routed = spec.target.is_some();
+        let mut shown = Shown { spec, ring, is_running: false, is_routed, node: None };
         shown.move_to(state.server()?);
         state.opened += 1;
         let key = state.opened;
@@ -240,7 +241,7 @@ impl Shown {
     }
 
     fn route(&mut self, target: Option<String>) {
-        self.target = Some(target.clone());
+        (self.spec.target, self.is_routed) = (target.clone(), true);
         self.node.iter().for_each(|node| node.set_target(target.clone()));
     }
 
@@ -250,8 +251,9 @@ impl Shown {
         self.node = None;
         self.node = server.open(self.spec.clone(), Arc::clone(&self.ring));
         let Some(node) = &self.node else { return };
-        if let Some(target) = &self.target {
-            node.set_target(target.clone());
+        // The next server may remember a route that nobody wants any more.
+        if self.is_routed && self.spec.target.is_none() {
+            node.set_target(None);
         }
         if self.is_running {
             node.start();

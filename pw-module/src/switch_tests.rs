@@ -63,11 +63,11 @@ impl Server {
 }
 
 impl SoundServer for Server {
-    fn open(&self, _: NodeSpec, _: Arc<PcmRing>) -> Option<Box<dyn Node>> {
+    fn open(&self, spec: NodeSpec, _: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let mut fake = lock(&self.0);
         fake.opened += 1;
         let number = fake.opened;
-        fake.nodes.insert(number, Vec::new());
+        fake.nodes.insert(number, spec.target.iter().map(|_| "target").collect());
         Some(Box::new(FakeNode { server: self.clone(), number }))
     }
 
@@ -155,6 +155,7 @@ impl Bench {
             format,
             direction: Direction::Playback,
             period: Frames(480),
+            target: None,
         };
         self.switch.open(spec, ring).unwrap()
     }

@@ -8,7 +8,7 @@ use vsnd_tests::pulse::{SECOND_SINK, SINK};
 use vsnd_tests::rings::eventually;
 use zbus::fdo;
 
-use super::desk::{CAPTURE, Desk, PLAYBACK, Private};
+use super::desk::{Application, CAPTURE, Desk, Ear, PLAYBACK, Private};
 
 #[test]
 fn a_stream_is_routed_on_the_bus_now_and_when_it_is_opened_again() {
@@ -17,20 +17,36 @@ fn a_stream_is_routed_on_the_bus_now_and_when_it_is_opened_again() {
         let (first, second) = (desk.ear(SINK), desk.ear(SECOND_SINK));
         first.hears([1.0, 1.0]);
         let stream = desk.stream_proxy(PLAYBACK);
-        desk.on_bus(stream.set_target(SECOND_SINK)).unwrap();
-        assert_eq!(desk.stream(PLAYBACK).target, SECOND_SINK);
+        let route = |target: &str| {
+            desk.on_bus(stream.set_target(target)).unwrap();
+            assert_eq!(desk.stream(PLAYBACK).target, target);
+        };
+        route(SECOND_SINK);
         second.hears([1.0, 1.0]);
         first.hears([0.0, 0.0]);
-        drop(player);
+        // What is heard from then on is played by the next.
+        let end = |player: Application, ear: &Ear| {
+            drop(player);
+            ear.hears([0.0, 0.0]);
+        };
+        end(player, &second);
+        let player = desk.player();
+        second.hears([1.0, 1.0]);
+        assert_eq!(desk.stream(PLAYBACK).target, SECOND_SINK);
+        end(player, &second);
+        // While it is closed: the server itself may remember the other sink.
+        route(SINK);
         let _player = desk.player();
+        first.hears([1.0, 1.0]);
+        route(SECOND_SINK);
         second.hears([1.0, 1.0]);
         first.hears([0.0, 0.0]);
         for bad in ["a\nb", "\u{1b}[2J", &"x".repeat(256)] {
             let refused = desk.on_bus(stream.set_target(bad)).unwrap_err();
             assert!(format!("{refused:?}").contains("InvalidArgs"), "{refused:?}");
         }
-        desk.on_bus(stream.set_target("")).unwrap();
-        assert_eq!(desk.stream(PLAYBACK).target, "");
+        assert_eq!(desk.stream(PLAYBACK).target, SECOND_SINK, "nothing is changed");
+        route("");
         first.hears([1.0, 1.0]);
         second.hears([0.0, 0.0]);
     }

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use vsnd_pw_module::pipewire::Object;
-use vsnd_pw_module::pipewire::private::SECOND_SINK;
-use vsnd_pw_module::{Direction, SampleFormat};
+use vsnd_pw_module::pipewire::private::{SECOND_SINK, SINK};
+use vsnd_pw_module::{Direction, NodeSpec, SampleFormat};
 use vsnd_tests::pipewire::Endpoint;
 use vsnd_tests::rings::{LEVEL, levels};
 
@@ -61,6 +61,24 @@ fn a_route_waits_for_the_node() {
     ring.start();
     node.start();
     hears(&second, [1.0, 1.0]);
+}
+
+#[test]
+fn a_node_that_was_opened_with_a_route_is_given_back_to_the_session_manager() {
+    let desk = Desk::new();
+    let format = stereo(SampleFormat::S16Le);
+    let [first, second] = [SINK, SECOND_SINK]
+        .map(|sink| Endpoint::record_sink(&desk.private.remote(), sink, 2, 48_000).unwrap());
+    let ring = ring(Direction::Playback, format, 48_000);
+    let target = Some(SECOND_SINK.to_owned());
+    let node = desk.open(&NodeSpec { target, ..spec("alpha", Direction::Playback, format) }, &ring);
+    let _feeder = Feeder::steady(&ring, LEVEL);
+    ring.start();
+    node.start();
+    hears(&second, [1.0, 1.0]);
+    node.set_target(None);
+    hears(&first, [1.0, 1.0]);
+    hears(&second, [0.0, 0.0]);
 }
 
 /// The best of a few: a busy machine may take longer, but nothing in here does.

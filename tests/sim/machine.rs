@@ -293,7 +293,8 @@ impl Tape {
 impl SoundServer for Tape {
     fn open(&self, spec: NodeSpec, ring: Arc<PcmRing>) -> Option<Box<dyn Node>> {
         let heard = Arc::<Mutex<Vec<u8>>>::default();
-        let (target, ended) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let target = Arc::new(Mutex::new(spec.target.clone()));
+        let ended = Arc::new(AtomicBool::new(false));
         self.recordings.lock().unwrap().push(Recording {
             spec,
             heard: Arc::clone(&heard),

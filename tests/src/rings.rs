@@ -145,6 +145,7 @@ pub fn spec(domain: &str, direction: Direction, format: StreamFormat) -> NodeSpe
         format,
         direction,
         period: Frames(480),
+        target: None,
     }
 }
 

@@ -249,12 +249,9 @@ impl Strip {
             format: ring.format(),
             direction: self.direction,
             period: if period > Frames(0) { period } else { ring.buffer() },
+            target: state.target.clone().map(String::from),
         };
-        let node = self.server.open(spec, Arc::clone(ring))?;
-        if let Some(target) = &state.target {
-            node.set_target(Some(target.clone().into()));
-        }
-        Some(node)
+        self.server.open(spec, Arc::clone(ring))
     }
 
     // ---- for the server -------------------------------------------------------------------------------------------

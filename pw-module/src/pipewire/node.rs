@@ -68,8 +68,8 @@ pub(super) struct Node {
     told: Told,
     backoff: Backoff,
     volume: UserVolume,
-    /// Where it is to be routed, if anybody said so.
-    target: Option<Option<String>>,
+    /// Anybody said where it is to be routed, which its specification knows.
+    is_routed: bool,
     /// The session manager is to be told of it.
     route_due: bool,
     /// The present stream has been in the graph.
@@ -79,6 +79,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(opened: Opened, events: &Events) -> Self {
         let Opened { spec, ring, lease, attachment } = opened;
+        let is_routed = spec.target.is_some();
         Self {
             spec,
             ring,
@@ -92,7 +93,7 @@ impl Node {
             told: Told::new(events),
             backoff: RETRY,
             volume: UserVolume { channels: Vec::new(), muted: false },
-            target: None,
+            is_routed,
             route_due: false,
             settled: false,
         }
@@ -112,7 +113,7 @@ impl Node {
     ) -> Result<(), NodeError> {
         self.life += 1;
         let name = NodeName { key, life: self.life };
-        (self.route_due, self.settled) = (self.target.is_some(), false);
+        (self.route_due, self.settled) = (self.is_routed, false);
         self.live = Some(Live::new(self, name, connection, queue)?);
         self.attachment.get_or_insert_with(|| self.ring.attach());
         Ok(())
@@ -151,8 +152,8 @@ impl Node {
             }
             Order::Stop => self.activity.stop(now, self.shared.tail()),
             Order::Target(target) => {
-                self.target = Some(target);
-                self.route_due = true;
+                self.spec.target = target;
+                (self.is_routed, self.route_due) = (true, true);
             }
             Order::Release => self.release(now),
         }
@@ -210,7 +211,7 @@ impl Node {
             && !std::mem::replace(&mut self.settled, true)
         {
             // What was told as soon as the node had a number may have come before the session manager knew of the node.
-            self.route_due = self.target.is_some();
+            self.route_due = self.is_routed;
         }
         match state {
             StreamState::Connecting => self.told.tell_try(&self.spec),
@@ -243,10 +244,10 @@ impl Node {
 
     /// Routes the node as it was said, once it is in the graph.
     pub(super) fn route(&mut self, router: &Router) {
-        let (Some(target), Some(live)) = (&self.target, &self.live) else { return };
+        let Some(live) = &self.live else { return };
         let id = live.stream.node_id();
         if id != ID_ANY && std::mem::take(&mut self.route_due) {
-            router.route(id, target.as_deref());
+            router.route(id, self.spec.target.as_deref());
         }
     }
 

@@ -26,8 +26,9 @@ pub(super) fn client(client: &Client) -> PropertiesBox {
 
 /// Properties of a node.
 ///
-/// Left out on purpose: `media.role` (WirePlumber 0.4 would keep one volume for all nodes of a role), `node.virtual`
-/// (mixers sort such streams away from their application) and `target.object` (desktops hide streams that are pinned).
+/// Left out on purpose: `media.role` (WirePlumber 0.4 would keep one volume for all nodes of a role) and `node.virtual`
+/// (mixers sort such streams away from their application). Only a node that is routed has a `target.object`: some desktops hide
+/// streams that have one.
 pub(super) fn node(spec: &NodeSpec) -> PropertiesBox {
     let rate = spec.format.rate();
     let category = match spec.direction {
@@ -49,6 +50,9 @@ pub(super) fn node(spec: &NodeSpec) -> PropertiesBox {
         "application.name" => clean(&spec.client.name),
         "xen.domid" => spec.client.domid.to_string(),
     };
+    if let Some(target) = &spec.target {
+        properties.insert("target.object", clean(target));
+    }
     if spec.role == Role::Device {
         properties.insert(
             "media.class",

@@ -1,5 +1,9 @@
 //! Routes nodes as mixers do, by a note in the session manager's metadata, but by a name, which holds also for a sink or source that
 //! went and comes back. WirePlumber remembers for the next time only what mixers note, numbers.
+//!
+//! A new node's route is a property of it as well (`properties.rs`). A note alone would not do: a node that comes right after another
+//! went is at times left on the default sink by WirePlumber 0.4.13, whatever was noted. Nor would the property: WirePlumber forgets
+//! one that names the default sink, and has the node follow the default from then on. The note goes before the property.
 
 use std::sync::mpsc::Sender;
 
@@ -15,6 +19,9 @@ use crate::server::clean;
 
 /// A global object of the server's, kept for later.
 pub(super) type Global = GlobalObject<PropertiesBox>;
+
+/// What mixers note for a node that is to go where the session manager likes.
+const NO_TARGET: &str = "-1";
 
 /// The metadata on one connection. The fields drop in this order: everything before the registry it came from.
 pub(super) struct Router {
@@ -55,14 +62,13 @@ impl Router {
     /// Routes node `id` to the sink or source of a name; `None` leaves it to the session manager.
     pub(super) fn route(&self, id: u32, target: Option<&str>) {
         if let Some(metadata) = &self.metadata {
-            // A text with a zero in it would be the end of the program.
-            let target = target.map(clean);
-            metadata.set_property(
-                id,
-                "target.object",
-                target.as_ref().map(|_| "Spa:String"),
-                target.as_deref(),
-            );
+            let (kind, value) = match target {
+                // A text with a zero in it would be the end of the program.
+                Some(target) => ("Spa:String", clean(target)),
+                // Without a note, the property that the node was made with would count.
+                None => ("Spa:Id", NO_TARGET.to_owned()),
+            };
+            metadata.set_property(id, "target.object", Some(kind), Some(&value));
         }
     }
 }

@@ -34,8 +34,8 @@ pub(super) struct Node {
     seen: Option<u32>,
     volume: Volume,
     told_volume: Option<UserVolume>,
-    /// Where it is to be routed, if anybody said so.
-    target: Option<Option<String>>,
+    /// Anybody said where it is to be routed, which its specification knows.
+    is_routed: bool,
     /// The server will never take it.
     refused_for_good: bool,
 }
@@ -43,6 +43,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(opened: Opened, events: &Events) -> Self {
         let Opened { spec, ring, lease, attachment } = opened;
+        let is_routed = spec.target.is_some();
         Self {
             spec,
             ring,
@@ -55,7 +56,7 @@ impl Node {
             seen: None,
             volume: Volume::default(),
             told_volume: None,
-            target: None,
+            is_routed,
             refused_for_good: false,
         }
     }
@@ -118,7 +119,7 @@ impl Node {
                 self.activity.stop(now, tail);
             }
             Order::Target(target) => {
-                self.target = Some(target);
+                (self.spec.target, self.is_routed) = (target, true);
                 self.seen = None;
             }
             Order::Release => self.release(now),
@@ -204,8 +205,8 @@ impl Node {
         {
             self.seen = Some(id);
             self.volume.changed();
-            if let Some(target) = &self.target {
-                route(server, id, self.spec.direction, target.as_deref());
+            if self.is_routed {
+                route(server, id, self.spec.direction, self.spec.target.as_deref());
             }
         }
         if let Some(volume) = self.volume.turn(id, self.spec.direction, server)
