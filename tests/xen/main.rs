@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 use vsnd_bridge::sim::signal::write_wav;
 
-use judge::{Case, control};
+use judge::{Case, control, returns};
 use signals::{RATE, Signal};
 
 /// What a case is called and how its recordings are judged. The name is that of a script in `cases/`, with the guest's kernel.
@@ -38,18 +38,18 @@ const CASES: [(&str, Judge); 35] = [
     ("states-new", judge::states),
     ("servers-old", judge::servers),
     ("servers-new", judge::servers),
-    ("restart-old", judge::restart),
-    ("restart-new", judge::restart),
+    ("restart-old", returns::restart),
+    ("restart-new", returns::restart),
     ("bad-config", judge::bad_config),
     ("hotplug-old", judge::hotplug),
     ("hotplug-new", judge::hotplug),
     ("destroy-old", judge::destroy),
     ("destroy-new", judge::destroy),
-    ("reattach-old", judge::reattach),
-    ("reattach-new", judge::reattach),
-    ("stopped-old", judge::stopped),
-    ("stopped-new", judge::stopped),
-    ("unit", judge::unit),
+    ("reattach-old", returns::reattach),
+    ("reattach-new", returns::reattach),
+    ("stopped-old", returns::stopped),
+    ("stopped-new", returns::stopped),
+    ("unit", returns::unit),
     ("volume-old", control::volume),
     ("volume-new", control::volume),
     ("capture-old", control::capture),

@@ -6,44 +6,38 @@ need_guest "$guest" "$kernel" || exit 1
 record_sink spk speakers || exit 1
 failed=0
 
-# begin COMMAND: the guest runs it in the background, as its job $job.
-begin() {
-    gsh "$guest" "$1 & job=\$!" || failed=1
-}
-
 restart_bridge() {
     kill -KILL "$bridge"
     start_bridge || failed=1
 }
 
 play_through() {
-    begin "aplay -v -D hw:0,0 --period-size=$2 --buffer-size=$3 /signals/$1.wav 2>/tmp/aplay.log"
+    begin_play "$guest" "$1" "$2" "$3" || failed=1
     doze "$4"
     restart_bridge
-    gsh "$guest" "wait \$job" || failed=1
-    gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-$1.log"
+    end_play "$guest" "$1" || failed=1
 }
 
 play_through long 6000 24000 4
 play_through play-1 1024 16384 1.5
 
 speak mic || exit 1
-begin 'arecord -v -D hw:0,0 -t raw -f S16_LE -r 48000 -c 2 -d 5 --period-size=1200 --buffer-size=24000 /tmp/mic.raw 2>/tmp/arecord.log'
+gsh "$guest" 'arecord -v -D hw:0,0 -t raw -f S16_LE -r 48000 -c 2 -d 5 --period-size=1200 --buffer-size=24000 /tmp/mic.raw 2>/tmp/arecord.log & recorder=$!' || failed=1
 doze 2.5
 restart_bridge
-gsh "$guest" "wait \$job" || failed=1
+gsh "$guest" 'wait $recorder' || failed=1
 gsh "$guest" 'cat /tmp/arecord.log' >"$case_out/arecord-mic.log"
 hush
 pull "$guest" /tmp/mic.raw "$case_out/mic.raw" || failed=1
 
-begin '(time aplay -q -D hw:0,0 --period-size=1024 --buffer-size=16384 /signals/left.wav) 2>/tmp/aplay.log'
+gsh "$guest" '(time aplay -q -D hw:0,0 --period-size=1024 --buffer-size=16384 /signals/left.wav) 2>/tmp/aplay.log & player=$!' || failed=1
 doze 1.5
 began=$(date +%s%N)
 stop_bridge
 echo "$((($(date +%s%N) - began) / 1000000))" >"$case_out/stop-ms"
 doze 20
 start_bridge || failed=1
-gsh "$guest" "wait \$job"
+gsh "$guest" 'wait $player'
 echo "$?" >"$case_out/stopped-status"
 gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/stopped.log"
 play "$guest" play-2 1024 16384 || failed=1

@@ -7,7 +7,7 @@ failed=0
 
 # stop_amid SIGNAL SECONDS: the guest plays it, and a second and a half later the bridge stands still for so long.
 stop_amid() {
-    gsh "$guest" "aplay -v -D hw:0,0 --period-size=6000 --buffer-size=24000 /signals/$1.wav 2>/tmp/aplay.log & player=\$!" || failed=1
+    begin_play "$guest" "$1" 6000 24000 || failed=1
     doze 1.5
     kill -STOP "$bridge"
     doze "$2"
@@ -15,8 +15,7 @@ stop_amid() {
 }
 
 stop_amid play-1 0.3
-gsh "$guest" 'wait $player' || failed=1
-gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-play-1.log"
+end_play "$guest" play-1 || failed=1
 stop_amid left 5
 began=$(date +%s%N)
 gsh "$guest" 'wait $player'

@@ -39,12 +39,11 @@ grep -E '^(NoNewPrivs|Seccomp|CapEff):' "/proc/$bridge/status" >"$case_out/sandb
 record_sink spk speakers || exit 1
 play "$guest" play-1 480 4800 || failed=1
 
-gsh "$guest" 'aplay -v -D hw:0,0 --period-size=6000 --buffer-size=24000 /signals/long.wav 2>/tmp/aplay.log & player=$!' || failed=1
+begin_play "$guest" long 6000 24000 || failed=1
 doze 4
 killed=$bridge
 kill -KILL "$bridge"
-gsh "$guest" 'wait $player' || failed=1
-gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-long.log"
+end_play "$guest" long || failed=1
 serves && [[ $bridge != "$killed" ]] || { say "the manager did not start it again"; failed=1; }
 
 user_systemctl stop vsnd-bridge || failed=1

@@ -6,14 +6,6 @@ need_guest "$guest" "$kernel" || exit 1
 record_sink spk speakers || exit 1
 failed=0
 
-# begin SIGNAL: the guest plays it in the background; end SIGNAL
-begin() {
-    gsh "$guest" "aplay -v -D hw:0,0 --period-size=1200 --buffer-size=9600 /signals/$1.wav 2>/tmp/aplay.log & player=\$!" || failed=1
-}
-end() {
-    gsh "$guest" 'wait $player' || failed=1
-    gsh "$guest" 'cat /tmp/aplay.log' >"$case_out/aplay-$1.log"
-}
 listed() {
     vsndctl list --json >"$case_out/listed-$1" || failed=1
 }
@@ -22,13 +14,13 @@ turn_down() {
     listed "$1"
 }
 unmute_amid() {
-    begin "$1"
+    begin_play "$guest" "$1" 1200 9600 || failed=1
     doze 1.5
     vsndctl mute "$guest" off || failed=1
-    end "$1"
+    end_play "$guest" "$1" || failed=1
 }
 
-begin long
+begin_play "$guest" long 1200 9600 || failed=1
 doze 1.6
 vsndctl volume "$guest" 50% || failed=1
 doze 1.6
@@ -37,7 +29,7 @@ doze 1.6
 vsndctl mute "$guest" off || failed=1
 doze 1.6
 vsndctl volume "$guest" 100% || failed=1
-end long
+end_play "$guest" long || failed=1
 
 turn_down before-reboot
 reboot_guest "$guest" || exit 1

@@ -306,6 +306,19 @@ play() {
     return "$status"
 }
 
+# begin_play GUEST SIGNAL PERIOD BUFFER: the guest plays a signal in the background, as its job $player. end_play GUEST SIGNAL: waits
+# for it; what aplay said lands in aplay-SIGNAL.log.
+begin_play() {
+    gsh "$1" "aplay -v -D hw:0,0 --period-size=$3 --buffer-size=$4 /signals/$2.wav 2>/tmp/aplay.log & player=\$!"
+}
+
+end_play() {
+    local status=0
+    gsh "$1" 'wait $player' || status=1
+    gsh "$1" 'cat /tmp/aplay.log' >"$case_out/aplay-$2.log"
+    return "$status"
+}
+
 # step_through GUEST SIGNAL RATE STEP...: the guest's player of many steps (guest/pcm.c) plays a signal; what it said lands in
 # pcm-SIGNAL.log.
 step_through() {
