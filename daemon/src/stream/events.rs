@@ -4,6 +4,9 @@
 //! ones start at 0 with every OPEN. A frontend doesn't say which it is, and ignores events with any other number. Up to
 //! the second OPEN both agree. From then on each position is put in twice, in neighbouring slots: first under the
 //! channel's number, then under the OPEN's. Each kernel takes the one that it expects and skips the other.
+//!
+//! A frontend keeps its pointer modulo its ring, so that it can't see a step of a whole one: it would go on a ring behind, and
+//! all that it writes would come too late. After a time in which nothing could be told, the way is told in steps.
 
 use vsnd_pw_module::Octets;
 
@@ -14,6 +17,10 @@ pub struct EventWriter {
     page: EventPage,
     /// The channel's own count, which is the page's, at the last OPEN.
     opened_at: u32,
+    /// How far the positions of neighbouring events may be from each other.
+    stride: Octets,
+    /// The last position put in since the OPEN.
+    last: Octets,
     /// The newest position that found no room.
     pending: Option<Octets>,
 }
@@ -21,20 +28,20 @@ pub struct EventWriter {
 impl EventWriter {
     /// A writer that goes on where the page stands (an untouched page: at 0).
     pub fn new(page: EventPage) -> Self {
-        Self { opened_at: page.produced(), page, pending: None }
+        Self { opened_at: page.produced(), page, stride: Octets(u64::MAX), last: Octets(0), pending: None }
     }
 
-    /// OPEN: events are numbered from 0 again, and what waited is of the past. Returns what
-    /// [`take_over`](Self::take_over) asks for.
-    pub fn opened(&mut self) -> u32 {
+    /// OPEN: events are numbered from 0 again, and what waited is of the past. A position further than `stride` from the one
+    /// before is told by several. Returns what [`take_over`](Self::take_over) asks for.
+    pub fn opened(&mut self, stride: Octets) -> u32 {
         self.opened_at = self.page.produced();
-        self.pending = None;
+        (self.stride, self.last, self.pending) = (stride, Octets(0), None);
         self.opened_at
     }
 
-    /// The stream is open since the channel's count was at `opened_at`.
-    pub fn take_over(&mut self, opened_at: u32) {
-        self.opened_at = opened_at;
+    /// The stream is open since the channel's count was at `opened_at`, and `told` was the last position.
+    pub fn take_over(&mut self, opened_at: u32, told: Octets) {
+        (self.opened_at, self.last) = (opened_at, told);
     }
 
     /// CLOSE: nothing may follow, as old kernels would take a left-over position for one of the next OPEN.
@@ -51,17 +58,22 @@ impl EventWriter {
 
     /// Puts in what waits, if there is room now. Returns whether the guest is to be notified.
     pub fn flush(&mut self) -> bool {
-        let Some(position) = self.pending else { return false };
         let numbered_alike = self.of_channel() == self.of_open();
-        if self.page.free() < if numbered_alike { 1 } else { 2 } {
-            return false;
+        // Asked once: a guest that takes as fast as it is told must not keep the pacer.
+        let room = self.page.free() / if numbered_alike { 1 } else { 2 };
+        let mut is_news = false;
+        for _ in 0..room {
+            let Some(position) = self.pending else { break };
+            let next = position.min(Octets(self.last.0.saturating_add(self.stride.0)));
+            self.put(self.of_channel(), next);
+            if !numbered_alike {
+                self.put(self.of_open(), next);
+            }
+            self.last = next;
+            self.pending = Some(position).filter(|position| *position > next);
+            is_news = true;
         }
-        self.pending = None;
-        self.put(self.of_channel(), position);
-        if !numbered_alike {
-            self.put(self.of_open(), position);
-        }
-        true
+        is_news
     }
 
     /// Whether a position waits for room.
@@ -128,6 +140,9 @@ mod tests {
         (EventWriter::new(EventPage::attach(ours).unwrap()), front)
     }
 
+    /// No position is further than this from the one before.
+    const FAR: Octets = Octets(u64::MAX);
+
     fn without_repeats(positions: &[u64]) -> Vec<u64> {
         let mut positions = positions.to_vec();
         positions.dedup();
@@ -140,7 +155,7 @@ mod tests {
             let (mut writer, mut front) = pair(restarts);
             for open in 0..5_u64 {
                 front.open();
-                writer.opened();
+                writer.opened(FAR);
                 let sent: Vec<u64> = (1..=100 + open).collect();
                 for position in &sent {
                     assert!(writer.send(Octets(*position)));
@@ -158,7 +173,7 @@ mod tests {
             let (mut writer, mut front) = pair(restarts);
             for _ in 0..2 {
                 front.open();
-                writer.opened();
+                writer.opened(FAR);
                 for position in 1..=200 {
                     writer.send(Octets(position));
                 }
@@ -176,9 +191,33 @@ mod tests {
     }
 
     #[test]
+    fn a_long_way_is_told_in_steps_however_little_room_there_is() {
+        const STRIDE: u64 = 100;
+        for restarts in [false, true] {
+            let (mut writer, mut front) = pair(restarts);
+            for _ in 0..2 {
+                front.open();
+                writer.opened(Octets(STRIDE));
+                for position in [STRIDE, 150, 151 + 2 * STRIDE, 90 * STRIDE] {
+                    assert!(writer.send(Octets(position)));
+                }
+                while writer.is_waiting() {
+                    front.interrupt();
+                    assert!(writer.flush());
+                }
+                front.interrupt();
+                let accepted = without_repeats(&front.accepted);
+                assert_eq!(accepted[..5], [100, 150, 250, 350, 351], "restarts: {restarts}");
+                assert_eq!(accepted.last(), Some(&(90 * STRIDE)));
+                assert!(accepted.windows(2).all(|pair| pair[1] - pair[0] <= STRIDE), "{accepted:?}");
+            }
+        }
+    }
+
+    #[test]
     fn what_waited_at_close_is_dropped() {
         let (mut writer, _front) = pair(false);
-        writer.opened();
+        writer.opened(FAR);
         for position in 1..=64 {
             writer.send(Octets(position));
         }
@@ -197,12 +236,12 @@ mod tests {
             let mut opened_at = 0;
             for position in 1..=2 {
                 front.open();
-                opened_at = writer.opened();
+                opened_at = writer.opened(FAR);
                 writer.send(Octets(position));
                 front.interrupt();
             }
             let mut writer = EventWriter::new(EventPage::attach(again).unwrap());
-            writer.take_over(opened_at);
+            writer.take_over(opened_at, Octets(2));
             writer.send(Octets(3));
             front.interrupt();
             assert_eq!(front.accepted, [2, 3], "restarts: {restarts}");
@@ -254,7 +293,7 @@ mod tests {
                         // What was told before was notified before, too.
                         front.interrupt();
                         front.open();
-                        (opened_at, sent) = (Some(writer.opened()), Vec::new());
+                        (opened_at, sent) = (Some(writer.opened(FAR)), Vec::new());
                     }
                     Step::Send(count) if opened_at.is_some() => {
                         for position in (sent.len() as u64 + 1..).take(count as usize) {
@@ -275,7 +314,7 @@ mod tests {
                         let Some(pages) = restarted.next() else { continue };
                         writer = EventWriter::new(EventPage::attach(pages).unwrap());
                         if let Some(opened_at) = opened_at {
-                            writer.take_over(opened_at);
+                            writer.take_over(opened_at, Octets(sent.len() as u64));
                         }
                         // What waited for room is forgotten: the new bridge soon has a newer position.
                         front.interrupt();

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use tracing::error;
@@ -30,6 +30,8 @@ impl Default for Cadence {
 /// Streams that are due so soon after each other share a wake-up: none is told a wrong position, as it is taken when it
 /// is sent.
 const TOGETHER: Nanos = Nanos(200_000);
+/// How soon to look again at a voice that a request has just then.
+const HELD: Nanos = Nanos(500_000);
 /// Above everything that has no deadline, far below the sound server's data thread (88 by default).
 const PRIORITY: u8 = 10;
 
@@ -70,6 +72,15 @@ impl Drop for Alive {
 /// Locks, also after a panic elsewhere: one guest's fault must not silence the others.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks as [`lock`] does, unless somebody else has it.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 impl Pacer {
@@ -135,8 +146,13 @@ fn pace(shared: &Shared) {
                 return true;
             }
             let Some(voice) = paced.voice.upgrade() else { return false };
+            // Who holds one guest's voice may be held up, and no other guest's position waits for that.
+            let Some(mut voice) = try_lock(&voice) else {
+                paced.due = now + HELD;
+                return true;
+            };
             // A voice that breaks down is left out, and the others go on.
-            let next = catch_unwind(AssertUnwindSafe(|| lock(&voice).step(now)));
+            let next = catch_unwind(AssertUnwindSafe(move || voice.step(now)));
             let next = next.inspect_err(|_| {
                 error!("a stream's positions end by a fault of the bridge; please report it");
             });
@@ -236,6 +252,25 @@ mod tests {
             told.recv_timeout(Duration::from_secs(5)).unwrap();
         }
         assert!(broken.is_poisoned());
+    }
+
+    #[test]
+    fn a_guest_whose_request_takes_long_holds_up_no_other() {
+        let pacer = Pacer::start().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let held = voice(&pacer);
+        let honest = voice_that(&pacer, move || {
+            let _ = tell.send(());
+        });
+        for voice in [&held, &honest] {
+            lock(voice).start(monotonic_now());
+            pacer.add(voice);
+        }
+        let request = lock(&held);
+        for _ in 0..20 {
+            told.recv_timeout(Duration::from_secs(5)).unwrap();
+        }
+        drop(request);
     }
 
     #[test]

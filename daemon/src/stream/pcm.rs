@@ -290,7 +290,8 @@ impl PcmStream {
 
     /// The end of the bridge: as [`close`](Self::close), but what was open stays so for the next one.
     pub fn leave(&mut self) {
-        lock(&self.voice).close();
+        let ring = lock(&self.voice).close();
+        ring.iter().for_each(|ring| ring.close());
         self.strip.close();
         self.open = None;
     }

@@ -107,6 +107,7 @@ impl Voice {
     /// [`take_over`](Self::take_over) asks for.
     pub fn open(&mut self, ring: Arc<PcmRing>, period: Frames, now: Nanos) -> u32 {
         let clock = PositionClock::new(ring.direction(), ring.format().rate(), ring.buffer(), period);
+        let stride = ring.format().octets(stride(ring.buffer(), period));
         self.open = Some(Open {
             ring,
             gauges: Arc::default(),
@@ -118,7 +119,7 @@ impl Voice {
             read: Frames(0),
             paused: None,
         });
-        self.events.opened()
+        self.events.opened(stride)
     }
 
     /// Goes on at `now` with a stream that a bridge before had open since its channel's count of events was at `opened_at`;
@@ -136,7 +137,7 @@ impl Voice {
         now: Nanos,
     ) {
         self.open(Arc::clone(&ring), period, now);
-        self.events.take_over(opened_at);
+        self.events.take_over(opened_at, ring.format().octets(ring.told()));
         let Some(open) = &mut self.open else { return };
         let lasts = ring.buffer().duration(ring.format().rate());
         let patience = Nanos(lasts.0 / 10 * 11).max(GUESTS_PATIENCE);
@@ -151,12 +152,12 @@ impl Voice {
         self.open.as_ref().is_some_and(|open| open.ring.cursor().running)
     }
 
-    /// CLOSE: the ring's memory is unmapped when this returns.
-    pub fn close(&mut self) {
+    /// CLOSE. The ring's memory is still mapped: to unmap a guest's pages takes so long that it is no work for who holds the
+    /// voice.
+    #[must_use = "the memory is the guest's again only when the ring is closed"]
+    pub fn close(&mut self) -> Option<Arc<PcmRing>> {
         self.events.closed();
-        if let Some(open) = self.open.take() {
-            open.ring.close();
-        }
+        self.open.take().map(|open| open.ring)
     }
 
     /// START. Repeats the stop's position, in case the guest has not seen it: to one who has it is a step of 0.
@@ -391,6 +392,12 @@ impl Open {
         let boundary = Frames((periods_done + 1) * self.period.0 + 1);
         boundary.min(told + fresh.max(Frames(1)))
     }
+}
+
+/// How far positions may be from each other that a guest is told one after the other. It has ALSA look at its pointer when more
+/// than a period has come together: from one look to the next less than the ring.
+fn stride(buffer: Frames, period: Frames) -> Frames {
+    Frames(buffer.0.saturating_sub(period.0 + 1).max(period.0 / 2).max(1))
 }
 
 #[cfg(test)]

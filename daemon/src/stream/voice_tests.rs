@@ -21,6 +21,8 @@ struct Bench {
     /// The driver's own count towards the next period, and the periods that it took for elapsed.
     towards_period: u64,
     elapsed: u64,
+    /// What ALSA makes of the driver's pointer, which is a place in the ring: it looks at it as a period elapses.
+    seen: u64,
     last: u64,
     events: u64,
     /// When the pacer wants to be called, and when it was called last.
@@ -44,7 +46,7 @@ impl Bench {
         let mut voice = Voice::new(writer, signals(), Cadence::default());
         let opened_at = voice.open(Arc::clone(&ring), Frames(period), Nanos(0));
         let (now, node) = (Nanos(0), Some(ring.attach()));
-        let (towards_period, elapsed, last, events) = (0, 0, 0, 0);
+        let (towards_period, elapsed, seen, last, events) = (0, 0, 0, 0, 0);
         let (due, called, told_at) = (now, now, now);
         Self {
             voice,
@@ -57,6 +59,7 @@ impl Bench {
             period,
             towards_period,
             elapsed,
+            seen,
             last,
             events,
             due,
@@ -91,6 +94,8 @@ impl Bench {
             if self.towards_period > self.period {
                 self.towards_period %= self.period;
                 self.elapsed += 1;
+                let buffer = self.ring.buffer().0;
+                self.seen += (position + buffer - self.seen % buffer) % buffer;
             }
         }
         self.page.confirm().unwrap();
@@ -153,6 +158,26 @@ fn every_period_elapses_once_whatever_the_cycle() {
 }
 
 #[test]
+fn positions_that_come_late_add_up_to_what_the_guest_can_see() {
+    for (period, buffer) in [(240, 2_400), (1_024, 4_096), (1_200, 9_600), (6_000, 24_000), (480, 960)] {
+        let mut bench = Bench::new(Direction::Playback, period, buffer);
+        bench.voice.start(Nanos(0));
+        bench.run(20, 256);
+        // The pacer is held up for three rings and a half.
+        let mut cycle = vec![0; 256 * 4];
+        for _ in 0..buffer * 7 / 2 / 256 {
+            let heard = bench.ring.play(bench.now, &mut cycle).unwrap();
+            let given = bench.ring.cursor().position;
+            bench.ring.publish(Timing { at: bench.now, heard, given, cycle: Frames(256) });
+            bench.now += Frames(256).duration(RATE);
+        }
+        bench.run(20, 256);
+        let missing = bench.ring.cursor().position.0 - bench.seen;
+        assert!(missing <= 2 * period + 512, "{period}/{buffer}: {missing} frames were not seen");
+    }
+}
+
+#[test]
 fn a_stop_reports_a_whole_buffer_and_a_start_repeats_it() {
     let mut bench = Bench::new(Direction::Playback, 480, 3_000);
     bench.voice.start(Nanos(0));
@@ -178,7 +203,8 @@ fn nothing_is_told_before_start_nor_after_close() {
     assert_eq!(bench.events, 0);
     bench.voice.start(Nanos(0));
     bench.run(10, 256);
-    bench.voice.close();
+    let ring = bench.voice.close();
+    assert!(ring.is_some_and(|ring| Arc::ptr_eq(&ring, &bench.ring)));
     let before = bench.events;
     assert_eq!(bench.voice.step(bench.now), None);
     bench.take_events();

@@ -17,7 +17,7 @@ enum Step {
     ConsumedBehind { by: u8 },
     Produced { value: u32 },
     Slot { slot: u8, octet: u8 },
-    Open,
+    Open { stride: u16 },
     Close,
     Send { position: u64 },
     SendMany { positions: u8 },
@@ -32,11 +32,11 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     page.store(IN_CONS, produced).unwrap();
     let mut writer = EventWriter::new(EventPage::attach(back).unwrap());
     let load = |counter| page.load(counter).unwrap();
-    // Whether the guest was to be notified; then one or two slots more are filled, else none.
+    // Whether the guest was to be notified; then there are more events than before, else as many.
     let mut told = |notify: bool| {
         if notify {
             let more = load(IN_PROD).wrapping_sub(produced);
-            assert!((1..=2).contains(&more), "{more} events for one position");
+            assert!((1..=EVENT_SLOTS).contains(&more), "{more} events at once");
             produced = produced.wrapping_add(more);
             let unread = produced.wrapping_sub(load(IN_CONS));
             assert!(unread <= EVENT_SLOTS, "{unread} events in a page of {EVENT_SLOTS}");
@@ -53,8 +53,8 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             Step::Slot { slot, octet } => {
                 page.write(FIRST_SLOT + usize::from(slot % 63) * PACKET, &[octet; PACKET]).unwrap();
             }
-            Step::Open => {
-                writer.opened();
+            Step::Open { stride } => {
+                writer.opened(Octets(stride.into()));
             }
             Step::Close => {
                 writer.closed();
