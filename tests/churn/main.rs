@@ -39,6 +39,9 @@ const LEFT: usize = 16 << 10;
 /// a thread counts as used. A stream of PipeWire's is some 50 KiB.
 const KEPT: usize = 32 << 10;
 
+/// What may be left of all cycles in KiB resident: a page stays where one piece in it is in use.
+const PAGES: u64 = 8 << 10;
+
 /// What the process holds, and XenStore for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
@@ -111,6 +114,13 @@ fn mapped() -> usize {
     std::fs::read_to_string("/proc/self/maps").unwrap().lines().count()
 }
 
+/// KiB of the process that are in memory.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let resident: u64 = pages.split(' ').nth(1).unwrap().parse().unwrap();
+    resident * 4
+}
+
 /// Opens a stream and closes it after so long.
 fn open_and_close(guest: &Running, direction: Direction, after: Duration) {
     let pcm = guest.card.open(0, direction).unwrap();
@@ -124,7 +134,7 @@ fn open_and_close(guest: &Running, direction: Direction, after: Duration) {
 fn churn(machine: &Machine, guest: &Running, cycles: u32, cycle: impl Fn(u32)) {
     (0..cycles / 10).for_each(&cycle);
     let before = Held::settled(machine, guest);
-    let (maps, used, allocated) = (mapped(), in_use(), live());
+    let (maps, held, used, allocated) = (mapped(), resident(), in_use(), live());
     (0..cycles).for_each(&cycle);
     before.wait_again(machine, guest);
     // What a server was told to take away it may still hold for a moment.
@@ -132,12 +142,14 @@ fn churn(machine: &Machine, guest: &Running, cycles: u32, cycle: impl Fn(u32)) {
     while live() > allocated + LEFT && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let (maps_now, used_now, allocated_now) = (mapped(), in_use(), live());
+    let (maps_now, held_now, used_now, allocated_now) = (mapped(), resident(), in_use(), live());
     println!(
-        "{cycles} cycles: {allocated} octets were allocated and {allocated_now} are, {used} were in use and {used_now} are"
+        "{cycles} cycles: {allocated} octets were allocated and {allocated_now} are, {used} were in use and {used_now} are, \
+         {held} KiB were resident and {held_now} are"
     );
     assert!(allocated_now <= allocated + LEFT, "{allocated} octets were allocated, {allocated_now} are");
     assert!(used_now <= used + before.threads * KEPT, "{used} octets were in use, {used_now} are");
+    assert!(held_now <= held + PAGES, "{held} KiB were resident, {held_now} are");
     assert!(maps_now <= maps + 16, "{maps} ranges were mapped, {maps_now} are");
     assert_eq!(machine.xen.deferred_grants(guest.domain.id()), 0, "memory was given up while mapped");
     assert_eq!(guest.card.harm(), []);

@@ -8,6 +8,7 @@ mod connection;
 mod control;
 pub mod endpoint;
 mod format;
+mod heap;
 mod node;
 pub mod private;
 mod process;
@@ -68,6 +69,7 @@ impl PipeWireServer {
         events: impl Fn(ServerEvent) + Send + 'static,
         remote: Option<String>,
     ) -> Result<Self, StartError> {
+        heap::return_large_blocks();
         let (commands, receiver) = pw::channel::channel();
         let (started, result) = mpsc::sync_channel(1);
         let shortest_cycle = Arc::<AtomicI64>::default();
