@@ -59,6 +59,12 @@ impl EventPage {
         free
     }
 
+    /// Events that the guest has not confirmed; a counter that makes no sense is a full page.
+    pub fn unread(&self) -> u32 {
+        let unread = self.pages.load(IN_CONS).map(|in_cons| self.in_prod.wrapping_sub(in_cons));
+        unread.unwrap_or(EVENT_SLOTS).min(EVENT_SLOTS)
+    }
+
     /// Publishes an event, of which the guest is to be notified; `false` if the page is full and nothing was published.
     pub fn push(&mut self, event: &Event) -> bool {
         if self.free() == 0 || self.pages.write(slot(self.in_prod), &event.encode()).is_err() {

@@ -10,7 +10,7 @@
 
 use vsnd_pw_module::Octets;
 
-use crate::sndif::{Event, EventPage};
+use crate::sndif::{EVENT_SLOTS, Event, EventPage};
 
 /// Writes positions into a stream's event page. Numbers are given at the moment of writing, so none is ever lost.
 pub struct EventWriter {
@@ -49,22 +49,36 @@ impl EventWriter {
         self.pending = None;
     }
 
-    /// Puts `position` in, or keeps it until there is room, in place of an older one that waits. Returns whether the guest
-    /// is to be notified.
+    /// Puts the `position` of a stream that runs in, or keeps it until there is room, in place of an older one that waits.
+    /// Returns whether the guest is to be notified.
     pub fn send(&mut self, position: Octets) -> bool {
         self.pending = Some(position);
         self.flush()
     }
 
+    /// As [`send`](Self::send), of a stream at rest: by one event however far it is, as a frontend begins anew after it.
+    pub fn rest(&mut self, position: Octets) -> bool {
+        self.last = Octets(position.0.saturating_sub(self.stride.0));
+        self.send(position)
+    }
+
     /// Puts in what waits, if there is room now. Returns whether the guest is to be notified.
     pub fn flush(&mut self) -> bool {
         let numbered_alike = self.of_channel() == self.of_open();
+        let slots = if numbered_alike { 1 } else { 2 };
         // Asked once: a guest that takes as fast as it is told must not keep the pacer.
-        let room = self.page.free() / if numbered_alike { 1 } else { 2 };
+        let room = self.page.free() / slots;
+        let unread = self.page.unread();
         let mut is_news = false;
-        for _ in 0..room {
+        for put in 0..room {
             let Some(position) = self.pending else { break };
-            let next = position.min(Octets(self.last.0.saturating_add(self.stride.0)));
+            let furthest = Octets(self.last.0.saturating_add(self.stride.0));
+            let next = position.min(furthest);
+            // The guest does not look. The page's other half is for great steps only, so that it holds more than a ring: the guest is
+            // to see at once that its ring ran dry, and not to write first what comes too late.
+            if unread + put * slots > EVENT_SLOTS / 2 && next < furthest {
+                break;
+            }
             self.put(self.of_channel(), next);
             if !numbered_alike {
                 self.put(self.of_open(), next);
@@ -210,6 +224,47 @@ mod tests {
                 assert_eq!(accepted[..5], [100, 150, 250, 350, 351], "restarts: {restarts}");
                 assert_eq!(accepted.last(), Some(&(90 * STRIDE)));
                 assert!(accepted.windows(2).all(|pair| pair[1] - pair[0] <= STRIDE), "{accepted:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_holds_more_than_a_ring_for_a_guest_that_does_not_look() {
+        const STRIDE: u64 = 1_000;
+        for restarts in [false, true] {
+            let (mut writer, mut front) = pair(restarts);
+            for _ in 0..2 {
+                front.open();
+                writer.opened(Octets(STRIDE));
+                for position in (10..=90 * STRIDE).step_by(10) {
+                    writer.send(Octets(position));
+                }
+                front.interrupt();
+                assert!(*front.accepted.last().unwrap() > 10 * STRIDE, "restarts: {restarts}");
+                let accepted = without_repeats(&front.accepted);
+                assert!(accepted.windows(2).all(|pair| pair[1] - pair[0] <= STRIDE), "{accepted:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_that_came_to_rest_is_told_so_at_once() {
+        for restarts in [false, true] {
+            let (mut writer, mut front) = pair(restarts);
+            for _ in 0..2 {
+                front.open();
+                writer.opened(Octets(100));
+                for position in 1..=5_000 {
+                    writer.send(Octets(position));
+                }
+                writer.rest(Octets(9_000));
+                front.interrupt();
+                writer.flush();
+                front.interrupt();
+                assert!(!writer.is_waiting());
+                let [.., before, last] = without_repeats(&front.accepted)[..] else { panic!("no positions") };
+                assert!(before <= 5_000, "restarts: {restarts}");
+                assert_eq!(last, 9_000);
             }
         }
     }

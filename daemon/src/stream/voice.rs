@@ -321,7 +321,13 @@ impl Voice {
         let Some(open) = &mut self.open else { return };
         // First, so that a bridge that takes over never goes back behind what the guest was told.
         open.ring.tell(position);
-        if open.period > Frames(0) && self.events.send(open.ring.format().octets(position)) {
+        if open.period == Frames(0) {
+            return;
+        }
+        let octets = open.ring.format().octets(position);
+        let is_news =
+            if open.ring.cursor().running { self.events.send(octets) } else { self.events.rest(octets) };
+        if is_news {
             (self.signals.positions)();
         }
     }
