@@ -321,6 +321,8 @@ pub fn destroy(case: &Case) -> Result<String> {
 pub fn hostile(case: &Case) -> Result<String> {
     /// What `limits.memory` lets a guest have mapped, in MiB.
     const MOST_MEMORY: f64 = 64.0;
+    /// What may stay, in MiB: the program's own pages that it had not run before, and what the allocator keeps at hand for threads.
+    const KEPT: f64 = 8.0;
     // The fifth plays after the attacker's death.
     let signals = ["play-1", "play-2", "play-3", "play-4", "play-5"];
     let mut figures = vec![case.exact_plays(&signals)];
@@ -347,7 +349,7 @@ pub fn hostile(case: &Case) -> Result<String> {
         vec![format!(
             "the bridge took {share:.0} % of the processor over {seconds:.0} s, and grew by {at_most:.1} MiB at most, {in_the_end:.1} in the end"
         )],
-        share <= 50.0 && at_most <= MOST_MEMORY && in_the_end <= 4.0,
+        share <= 50.0 && at_most <= MOST_MEMORY && in_the_end <= KEPT,
     ));
 
     let log = case.bridge_log()?;
