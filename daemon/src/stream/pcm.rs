@@ -291,7 +291,9 @@ impl PcmStream {
     /// The end of the bridge: as [`close`](Self::close), but what was open stays so for the next one.
     pub fn leave(&mut self) {
         let ring = lock(&self.voice).close();
-        ring.iter().for_each(|ring| ring.close());
+        if let Some(ring) = ring {
+            ring.close();
+        }
         self.strip.close();
         self.open = None;
     }
