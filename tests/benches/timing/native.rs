@@ -97,12 +97,8 @@ fn fill(fifo: &Fifo, period: u64, buffer: u64, stopping: &AtomicBool) -> Vec<Wri
 fn play(server: &str, period: u64, buffer: u64, stopping: &AtomicBool) -> Result<Vec<Written>> {
     take_processor();
     let mut mainloop = Mainloop::new().context("a loop")?;
-    let mut context = Context::new(&mainloop, "bench").context("a connection")?;
+    let mut context = connect(&mut mainloop, server, "bench")?;
     let failed = |error: PAErr| anyhow!("native: {error}");
-    context.connect(Some(server), ContextFlags::NOAUTOSPAWN, None).map_err(failed)?;
-    while context.get_state() != ContextState::Ready {
-        turn(&mut mainloop)?;
-    }
     let spec = Spec { format: Format::S16le, channels: 2, rate: RATE };
     let mut stream = Stream::new(&mut context, "native", &spec, None).context("a stream")?;
     let octets = |frames: u64| u32::try_from(4 * frames).unwrap_or(u32::MAX);
@@ -131,9 +127,20 @@ fn play(server: &str, period: u64, buffer: u64, stopping: &AtomicBool) -> Result
     Ok(written)
 }
 
+/// A connection to PulseAudio at this address, under this name.
+pub fn connect(mainloop: &mut Mainloop, server: &str, name: &str) -> Result<Context> {
+    let mut context = Context::new(mainloop, name).context("a connection")?;
+    let connected = context.connect(Some(server), ContextFlags::NOAUTOSPAWN, None);
+    connected.map_err(|error| anyhow!("{name}: {error}"))?;
+    while context.get_state() != ContextState::Ready {
+        turn(mainloop)?;
+    }
+    Ok(context)
+}
+
 pub fn turn(mainloop: &mut Mainloop) -> Result<()> {
     match mainloop.iterate(true) {
         IterateResult::Success(_) => Ok(()),
-        IterateResult::Quit(_) | IterateResult::Err(_) => bail!("the native client's loop ended"),
+        IterateResult::Quit(_) | IterateResult::Err(_) => bail!("the loop of a client ended"),
     }
 }

@@ -5,7 +5,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use libpulse_binding::context::{Context, FlagSet as ContextFlags, State as ContextState};
 use libpulse_binding::def::BufferAttr;
 use libpulse_binding::error::PAErr;
 use libpulse_binding::mainloop::standard::Mainloop;
@@ -18,7 +17,7 @@ use vsnd_pw_module::monotonic_now;
 use vsnd_tests::pulse::SINK;
 
 use super::ear::{Cycle, HEAD};
-use super::native::turn;
+use super::native::{connect, turn};
 use super::rig::{RATE, take_processor};
 use super::stats::{Spread, slope};
 
@@ -176,12 +175,8 @@ impl SinkClock {
 fn record(server: &str, stopping: &AtomicBool, came: &mpsc::SyncSender<()>) -> Result<Notes> {
     take_processor();
     let mut mainloop = Mainloop::new().context("a loop")?;
-    let mut context = Context::new(&mainloop, "ear").context("a connection")?;
+    let mut context = connect(&mut mainloop, server, "ear")?;
     let failed = |error: PAErr| anyhow!("ear: {error}");
-    context.connect(Some(server), ContextFlags::NOAUTOSPAWN, None).map_err(failed)?;
-    while context.get_state() != ContextState::Ready {
-        turn(&mut mainloop)?;
-    }
     let spec = Spec { format: Format::S16le, channels: 2, rate: RATE };
     let mut stream = Stream::new(&mut context, "ear", &spec, None).context("a stream")?;
     // Pieces as large as the sink's blocks, whatever these are; it asks for no latency, which would change them.
