@@ -246,7 +246,7 @@ pub fn two_guests(case: &Case) -> Result<String> {
     verdict(case, figures)
 }
 
-/// A player that was stopped for a second, and a guest for two: every frame is heard once, in order, with one silence there. What a
+/// A player that was stopped for a second, and a guest that was paused: every frame is heard once, in order, with one silence there. What a
 /// guest was just writing when it was paused, ALSA takes for unwritten, as the stream has run dry since, and the player writes it
 /// again: no more than a period.
 pub fn standstill(case: &Case) -> Result<String> {

@@ -58,7 +58,7 @@ rm -r "$in_dom0"
 # Xen without SMAP and SMEP: with them a PV Dom0 dies at its first exception under TCG.
 # Dom0 has one processor to itself and a kernel that may be preempted, as a machine for sound would have; the guests share the
 # other (need_guest in dom0/lab.sh).
-exec timeout -k 10 "${XENLAB_SECONDS:-2400}" qemu-system-x86_64 -accel tcg,thread=single -icount shift="${SHIFT:-0}",sleep=off -cpu max -m 4500 -smp 2 \
+exec timeout -k 10 "${XENLAB_SECONDS:-2400}" qemu-system-x86_64 -accel tcg,thread=single -icount shift=0,sleep=off -cpu max -m 4500 -smp 2 \
     -nographic -monitor none -no-reboot -net none -serial "file:$run/out/xen.log" \
     -kernel "$parts/xen.elf" \
     -append "console=com1 com1=115200,8n1 dom0_mem=2800M dom0_max_vcpus=1 dom0_vcpus_pin loglvl=warning guest_loglvl=warning smap=0 smep=0" \
