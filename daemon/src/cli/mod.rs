@@ -20,7 +20,7 @@ Environment:
   VSND_LOG  what is logged to stderr: error, warn (default), info, debug, trace,
             or by part, such as warn,vsnd_bridge::guest=debug
 
-Exit status: 0 done, 1 failed, 2 wrong usage.";
+Exit status: 0 done, 1 failed, 2 wrong usage; 143 or 130 ended at once, by a second SIGTERM or SIGINT.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +72,7 @@ enum Command {
     ///
     /// The guest is a model of the Linux frontend on a simulated hypervisor; everything else is the code that `run` runs. It
     /// plays into your PipeWire, or into a private one that is started for it when none runs. Exit status 0 means that
-    /// everything was heard.
+    /// everything was heard; a first signal already ends it with 128 and its number.
     #[command(after_help = format!("{DEMO_EXAMPLES}\n\n{ENVIRONMENT}"))]
     Demo(DemoArgs),
     /// Check what `run` needs on this machine, and say how to mend what is missing
