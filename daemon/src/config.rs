@@ -43,6 +43,7 @@ use vsnd_pw_module::Role;
 use wildmatch::WildMatch;
 
 use crate::guess::probably_meant;
+use crate::xdg::directory_or;
 use limits::LimitKeys;
 pub use limits::{GuestLimits, TotalLimits};
 
@@ -101,9 +102,7 @@ impl Config {
     /// The file that is read when the command line names none: `$XDG_CONFIG_HOME/vsnd-bridge/config.toml`.
     /// `None` when the environment names no home.
     pub fn default_path() -> Option<PathBuf> {
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = var("XDG_CONFIG_HOME").or_else(|| Some(var("HOME")?.join(".config")))?;
-        Some(base.join("vsnd-bridge").join("config.toml"))
+        Some(directory_or("XDG_CONFIG_HOME", ".config")?.join("vsnd-bridge").join("config.toml"))
     }
 
     /// Reads the file that the command line names, which must exist, or else the default one, which need not.

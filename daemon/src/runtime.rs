@@ -18,6 +18,7 @@ use vsnd_pw_module::{Access, Pages};
 use crate::guest::DeviceId;
 use crate::guest::names::Place;
 use crate::stream::Record;
+use crate::xdg;
 use crate::xen::DomId;
 
 /// Octets of a record's file: a page.
@@ -60,6 +61,11 @@ struct Directory {
 }
 
 impl Records {
+    /// The directory that the session has for it, `$XDG_RUNTIME_DIR/vsnd-bridge`. `None` when the environment names none.
+    pub fn default_path() -> Option<PathBuf> {
+        Some(xdg::directory("XDG_RUNTIME_DIR")?.join("vsnd-bridge"))
+    }
+
     /// The directory at `path`, made if there is none, for this process alone. Waits two seconds at most for another one to
     /// be gone.
     ///

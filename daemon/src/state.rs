@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 
 use crate::mixer::Memory;
+use crate::xdg::directory_or;
 
 /// The file's name in `$XDG_STATE_HOME/vsnd-bridge`.
 const FILE: &str = "domains.toml";
@@ -37,9 +38,7 @@ impl StateFile {
     /// The file in `$XDG_STATE_HOME/vsnd-bridge`, `~/.local/state` where that is unset. `None` when the environment names no
     /// home.
     pub fn default_path() -> Option<PathBuf> {
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?;
-        Some(base.join("vsnd-bridge").join(FILE))
+        Some(directory_or("XDG_STATE_HOME", ".local/state")?.join("vsnd-bridge").join(FILE))
     }
 
     /// Reads the file at `path`. One that can't be used is told of and kept aside as `domains.toml.bad`, and nothing is

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::process::{Resource, getrlimit, getuid};
 use vsnd_bridge::config::Config;
+use vsnd_bridge::xdg;
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
 
@@ -74,7 +75,7 @@ impl Facts {
             devices: [probe.grants, probe.events].map(File::new).into(),
             server_choice,
             server,
-            runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").is_some(),
+            runtime_directory: xdg::directory("XDG_RUNTIME_DIR").is_some(),
             rtprio: highest_priority(),
             rtkit: Path::new(RTKIT).exists(),
             config: config(args),

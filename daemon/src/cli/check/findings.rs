@@ -163,7 +163,9 @@ fn sound_server(facts: &Facts) -> Vec<Finding> {
     let answer = match &facts.server {
         Ok(answer) => answer,
         Err(why) if !facts.runtime_directory => {
-            let found = format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session");
+            let found = format!(
+                "{why}, and XDG_RUNTIME_DIR is not set, or is no absolute path, so this is no desktop session"
+            );
             let remedy =
                 "start it as the user whose desktop plays, or export XDG_RUNTIME_DIR=/run/user/$(id -u)";
             return vec![Finding::missing(what, found, remedy)];
