@@ -98,6 +98,21 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What mends it, for people.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Read { path, source } => match source.kind() {
+                io::ErrorKind::NotFound => "name a file that is there, or leave --config out".to_owned(),
+                io::ErrorKind::IsADirectory => "name a file, not a directory".to_owned(),
+                io::ErrorKind::InvalidData => "write it as text in UTF-8".to_owned(),
+                _ => format!("let this user read it; namei -l {} shows who may", path.display()),
+            },
+            Self::Parse { .. } => "mend that line; vsnd-bridge run --help shows one".to_owned(),
+        }
+    }
+}
+
 impl Config {
     /// The file that is read when the command line names none: `$XDG_CONFIG_HOME/vsnd-bridge/config.toml`.
     /// `None` when the environment names no home.
@@ -400,6 +415,20 @@ mod tests {
     fn faults_in_the_syntax_are_one_line() {
         let fault = fault("[default]\ncapture = allow\n");
         assert!(fault.starts_with("config.toml:2:11: ") && !fault.contains('\n'), "{fault}");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_has_another_remedy_than_one_with_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Config::load(Some(&folder.path().join(name))).unwrap_err().remedy();
+        fs::write(folder.path().join("fault.toml"), "[default").unwrap();
+        fs::write(folder.path().join("octets.toml"), [0xff]).unwrap();
+        assert!(at("fault.toml").starts_with("mend that line"));
+        assert!(at("none.toml").contains("leave --config out"));
+        assert!(at("").contains("not a directory"));
+        assert!(at("octets.toml").contains("UTF-8"));
+        let denied = ConfigError::Read { path: "/p".into(), source: io::ErrorKind::PermissionDenied.into() };
+        assert!(denied.remedy().contains("namei -l /p"));
     }
 
     #[test]

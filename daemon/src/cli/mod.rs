@@ -11,6 +11,7 @@ mod signals;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vsnd_bridge::config::{Capture, Config};
 
@@ -165,8 +166,10 @@ impl RunArgs {
 
 impl ServiceArgs {
     fn policy(&self) -> anyhow::Result<Config> {
-        use anyhow::Context as _;
-        Config::load(self.config.as_deref()).context("the policy file can't be used")
+        Config::load(self.config.as_deref()).map_err(|error| {
+            let remedy = error.remedy();
+            anyhow!("the policy file can't be used: {:#}; to do: {remedy}", anyhow::Error::from(error))
+        })
     }
 }
 
@@ -197,6 +200,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_policy_file_that_is_not_there_is_refused_with_what_to_do() {
+        let service = ServiceArgs { server: ServerChoice::Null, config: Some("/no/such/file".into()) };
+        let error = service.policy().unwrap_err().to_string();
+        assert!(error.starts_with("the policy file can't be used: /no/such/file: No such file"), "{error}");
+        assert!(error.ends_with("; to do: name a file that is there, or leave --config out"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit, getuid};
-use vsnd_bridge::config::Config;
+use vsnd_bridge::config::{Config, ConfigError};
 use vsnd_bridge::xdg;
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub(super) rtprio: u64,
     pub(super) rtkit: bool,
     /// Where the policy comes from, or why it can't be used.
-    pub(super) config: Result<String, String>,
+    pub(super) config: Result<String, ConfigError>,
 }
 
 /// A device file or a socket.
@@ -125,14 +125,10 @@ fn name_of(number: u32, file: &str) -> String {
     entry.and_then(|line| line.split(':').next()).unwrap_or(&number).to_owned()
 }
 
-fn config(args: &ServiceArgs) -> Result<String, String> {
-    Config::load(args.config.as_deref()).map_err(|error| chain(error.into()))?;
+fn config(args: &ServiceArgs) -> Result<String, ConfigError> {
+    Config::load(args.config.as_deref())?;
     let path = args.config.clone().or_else(Config::default_path).filter(|path| path.exists());
     Ok(path.map_or("none, so everything is at its default".to_owned(), |path| path.display().to_string()))
-}
-
-fn chain(error: anyhow::Error) -> String {
-    format!("{error:#}")
 }
 
 #[cfg(test)]

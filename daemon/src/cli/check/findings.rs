@@ -1,5 +1,7 @@
 //! From facts to findings. Pure.
 
+use std::error::Error as _;
+
 use vsnd_bridge::xen::real::Problem;
 
 use super::facts::{Facts, File, Store};
@@ -208,8 +210,9 @@ fn real_time(facts: &Facts) -> Finding {
 fn config(facts: &Facts) -> Finding {
     match &facts.config {
         Ok(found) => Finding::ok("policy file", found.clone()),
-        Err(why) => {
-            Finding::missing("policy file", why.clone(), "mend that line; vsnd-bridge run --help shows one")
+        Err(error) => {
+            let why = error.source().map_or(String::new(), |source| format!(": {source}"));
+            Finding::missing("policy file", format!("{error}{why}"), error.remedy())
         }
     }
 }
@@ -236,6 +239,7 @@ pub(super) fn tone(played: anyhow::Result<std::time::Duration>) -> Finding {
 #[cfg(test)]
 mod tests {
 
+    use vsnd_bridge::config::ConfigError;
     use vsnd_pw_module::ServerInfo;
 
     use super::super::server::Answer;
@@ -369,9 +373,15 @@ mod tests {
     #[test]
     fn a_bad_policy_file_is_missing_and_stays_on_one_line() {
         let mut facts = dom0();
-        facts.config = Err("config.toml:3:1: unknown\n\x1b[31m".into());
+        let (path, message) = ("config.toml".into(), "unknown\n\x1b[31m".to_owned());
+        facts.config = Err(ConfigError::Parse { path, line: 3, column: 1, message });
         let line = found(&facts, "policy file").line();
         assert!(line.starts_with("MISSING  policy file: config.toml:3:1") && !line.contains('\x1b'));
+        assert!(line.ends_with("; to do: mend that line; vsnd-bridge run --help shows one\n"), "{line}");
         assert_eq!(line.matches('\n').count(), 1);
+        let source = std::io::ErrorKind::PermissionDenied.into();
+        facts.config = Err(ConfigError::Read { path: "/p".into(), source });
+        let line = found(&facts, "policy file").line();
+        assert!(line.contains("/p: permission denied; to do: let this user read it"), "{line}");
     }
 }
