@@ -25,11 +25,14 @@ pub struct StateFile {
 
 /// Why a state can't be read.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
+    /// The system says so.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It can't be ours.
     #[error("it is longer than {LONGEST} octets")]
     TooLong,
+    /// It can't be understood.
     #[error("{}", .0.to_string().trim_end().replace('\n', "; "))]
     Parse(#[from] toml::de::Error),
 }
@@ -46,7 +49,6 @@ impl StateFile {
     pub fn open(path: PathBuf) -> (Self, Memory) {
         let memory = match read(&path) {
             Ok(memory) => memory,
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
             Err(fault) => {
                 let aside = path.with_extension("toml.bad");
                 error!(
@@ -66,6 +68,14 @@ impl StateFile {
         (Self { path }, memory)
     }
 
+    /// Whether [`open`](Self::open) would find a file at `path` that it can use, or none. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn probe(path: &Path) -> Result<(), ReadError> {
+        read(path).map(drop)
+    }
+
     /// Replaces the file's contents, whole or not at all.
     pub fn save(&self, memory: &Memory) {
         if let Err(error) = replace(&self.path, memory) {
@@ -74,11 +84,14 @@ impl StateFile {
     }
 }
 
+/// What the file holds; a file that is not there holds nothing.
 fn read(path: &Path) -> Result<Memory, ReadError> {
-    if fs::metadata(path)?.len() > LONGEST {
-        return Err(ReadError::TooLong);
+    match fs::metadata(path) {
+        Ok(file) if file.len() > LONGEST => Err(ReadError::TooLong),
+        Ok(_) => Ok(toml::from_str(&fs::read_to_string(path)?)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Memory::default()),
+        Err(error) => Err(error.into()),
     }
-    Ok(toml::from_str(&fs::read_to_string(path)?)?)
 }
 
 fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
@@ -139,12 +152,15 @@ mod tests {
             ("too long", vec![b'#'; LONGEST as usize + 1]),
         ] {
             fs::write(&path, &content).unwrap();
+            assert!(StateFile::probe(&path).is_err(), "{what}");
+            assert_eq!(fs::read(&path).unwrap(), content, "a look changes nothing");
             let (file, memory) = StateFile::open(path.clone());
             assert_eq!(memory, Memory::default(), "{what}");
             assert_eq!(fs::read(folder.path().join("domains.toml.bad")).unwrap(), content, "{what}");
             assert!(!path.exists(), "{what}");
             file.save(&memory);
             assert!(fs::read_to_string(&path).unwrap().starts_with('#'));
+            StateFile::probe(&path).unwrap();
         }
     }
 }
