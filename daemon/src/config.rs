@@ -286,7 +286,9 @@ fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let span = error.span().unwrap_or(0..0);
     let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    let mut message = error.message().trim_end().replace('\n', ", ");
+    // Serde names the type of a limit as Rust does.
+    let number = format!("a whole number from 1 to {}", u32::MAX);
+    let mut message = error.message().trim_end().replace('\n', ", ").replace("a nonzero u32", &number);
     let written = text.get(span).unwrap_or_default().trim_matches(['"', '\'']);
     if let Some(meant) = probably_meant(written, WORDS) {
         message.push_str(&format!("; did you mean `{meant}`?"));
@@ -363,7 +365,11 @@ mod tests {
         let studio = GuestLimits { memory: count(256), requests_per_second: count(100_000), ..everyone };
         assert_eq!((limits("studio"), config.total().memory), (studio, count(1024)));
         assert_eq!(parse("").total(), TotalLimits::default());
-        assert!(fault("[default.limits]\ncards = 0\n").contains("config.toml:2:9: "));
+        let zero = fault("[default.limits]\ncards = 0\n");
+        assert!(
+            zero.starts_with("config.toml:2:9: ") && zero.contains("a whole number from 1 to "),
+            "{zero}"
+        );
         assert!(fault("[default.limits]\nmemori = 1\n").contains("did you mean `memory`?"));
     }
 
