@@ -2,6 +2,8 @@
 
 use std::error::Error as _;
 
+#[cfg(feature = "pulseaudio")]
+use libpulse_binding::error::{Code, PAErr};
 use vsnd_bridge::xen::real::Problem;
 
 use super::facts::{Facts, File, Store};
@@ -275,11 +277,15 @@ pub(super) fn tone(played: anyhow::Result<std::time::Duration>) -> Finding {
                 latency.as_millis()
             ),
         ),
-        Err(why) => Finding::missing(
-            "tone",
-            format!("{why:#}"),
-            "look what the desktop plays to: pactl list short sinks",
-        ),
+        Err(why) => {
+            let remedy = if why.downcast_ref() == Some(&PAErr::from(Code::ConnectionRefused)) {
+                "systemctl --user start pipewire-pulse (not installed: sudo apt-get install pipewire-pulse); \
+                 where PulseAudio plays: systemctl --user start pulseaudio"
+            } else {
+                "look what the desktop plays to: pactl list short sinks"
+            };
+            Finding::missing("tone", format!("{why:#}"), remedy)
+        }
     }
 }
 
@@ -429,6 +435,15 @@ mod tests {
         let server = info("PulseAudio", "16.1");
         facts.server = Ok(Answer { server, session_manager: true, sinks: 0 });
         assert!(found(&facts, "sinks").line().contains("pactl"));
+    }
+
+    #[cfg(feature = "pulseaudio")]
+    #[test]
+    fn a_tone_that_nobody_takes_needs_a_server_and_no_sinks() {
+        use anyhow::Context as _;
+        let remedy = |code| tone(Err(PAErr::from(code)).context("the tone can't be played")).remedy.unwrap();
+        assert!(remedy(Code::ConnectionRefused).contains("start pipewire-pulse"));
+        assert!(remedy(Code::NoEntity).contains("pactl list short sinks"));
     }
 
     #[test]
