@@ -120,7 +120,9 @@ install: $(PROGRAMS)
 	install -D -m 644 contrib/completions/vsndctl.bash $(DESTDIR)$(BASHDIR)/vsndctl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_vsndctl
 	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/vsndctl.fish
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	sed 's|(contrib/[a-z]*/|(examples/|' README.md > $(DESTDIR)$(DOCDIR)/README.md
+	chmod 644 $(DESTDIR)$(DOCDIR)/README.md
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg docs/*.png
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg
