@@ -157,11 +157,12 @@ impl Control {
         self.shared.changed();
     }
 
-    /// A card was removed, and its streams with it.
+    /// A card was removed, and its streams with it. What it recorded ends now: its guest's last requests are still answered, but
+    /// nobody could see that it records, nor forbid it.
     pub fn card_went(&self, card: DeviceId) {
         let mut state = lock(&self.shared.state);
         if let Some(entry) = state.domains.get_mut(&card.frontend) {
-            entry.strips.retain(|place, _| place.card != card.device);
+            entry.forget(|place| place.card == card.device);
         }
         drop(state);
         self.shared.changed();
@@ -170,7 +171,9 @@ impl Control {
     /// A guest has no card any more.
     pub fn domain_went(&self, id: DomId) {
         let mut state = lock(&self.shared.state);
-        state.domains.remove(&id);
+        if let Some(mut entry) = state.domains.remove(&id) {
+            entry.forget(|_| true);
+        }
         state.asking.remove(&id);
         drop(state);
         self.shared.changed();
@@ -257,6 +260,17 @@ impl Shared {
 }
 
 impl Entry {
+    /// Takes streams out of the user's sight, and the microphone from them.
+    fn forget(&mut self, which: impl Fn(&Place) -> bool) {
+        self.strips.retain(|place, strip| {
+            let went = which(place);
+            if went {
+                strip.withdraw();
+            }
+            !went
+        });
+    }
+
     fn snapshot(&self) -> DomainState {
         let streams = self.strips.iter().map(|(place, strip)| (StreamId::from(*place), strip.snapshot()));
         DomainState {

@@ -207,14 +207,19 @@ impl Strip {
         let mut state = lock(&self.state);
         state.domain = settings.volume.of(self.direction);
         state.apply();
-        let allowed = allows(self.direction, settings.capture);
-        if std::mem::replace(&mut state.allowed, allowed) != allowed {
-            self.permit(&mut state);
-        }
+        self.permit(&mut state, allows(self.direction, settings.capture));
+    }
+
+    /// The user sees the stream no more: it records no more, whatever its guest still asks for.
+    pub fn withdraw(&self) {
+        self.permit(&mut lock(&self.state), allows(self.direction, Capture::Deny));
     }
 
     /// Gives an open stream its node, or takes it away: the ring runs on meanwhile, by the clock.
-    fn permit(&self, state: &mut State) {
+    fn permit(&self, state: &mut State, allowed: bool) {
+        if std::mem::replace(&mut state.allowed, allowed) == allowed {
+            return;
+        }
         let node = state.open.as_ref().filter(|_| state.allowed);
         let node = node.and_then(|open| self.show(state, &open.ring, open.period));
         let Some(open) = &mut state.open else { return };
