@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use crate::config::Config;
@@ -23,6 +23,8 @@ const LAST_REQUESTS: Nanos = Nanos::from_millis(5_000);
 
 /// A guest that changes its states too often is not listened to for so long beyond its debt: time to come to rest.
 const DEAF: Nanos = Nanos::from_millis(1_000);
+/// When what XenStore refused is tried again.
+const TRY_AGAIN: Nanos = Nanos::from_millis(1_000);
 /// How long after a change of the user's it is saved.
 const SAVE_AFTER: Duration = Duration::from_millis(200);
 
@@ -169,14 +171,22 @@ impl Bridge {
             device.listen(context, now)?;
             device.look(context)
         }));
-        let next = match looked.unwrap_or(Ok(Outcome::Failed))? {
-            Outcome::Rest => None,
-            Outcome::LookAgain(at) => Some(at),
-            Outcome::Gone => {
+        let next = match looked.unwrap_or(Ok(Outcome::Failed)) {
+            Ok(Outcome::Rest) => None,
+            Ok(Outcome::LookAgain(at)) => Some(at),
+            Ok(Outcome::Gone) => {
                 self.remove(id);
                 return Ok(());
             }
-            Outcome::Failed => return self.give_up(id),
+            Ok(Outcome::Failed) => return self.give_up(id),
+            Err(error @ StoreError::Disconnected(_)) => return Err(error),
+            // This card's trouble, and no other's.
+            Err(error) => {
+                if let Some(more) = device.account().may_tell() {
+                    warn!(domain = %device.domain().shown(), device = %id, "XenStore refuses what the sound card needs, it is tried again: {error}{more}");
+                }
+                Some(now + TRY_AGAIN)
+            }
         };
         let changes = &device.account().state_changes;
         if cause == Cause::Guest
@@ -201,10 +211,12 @@ impl Bridge {
         // What broke may break again.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(device)));
         let closed = catch_unwind(AssertUnwindSafe(|| guest::close(&self.context, id)));
-        if dropped.is_err() || closed.is_err() {
-            error!(device = %id, "and it can't even be closed");
+        match closed {
+            Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
+            Ok(Ok(())) if dropped.is_ok() => (),
+            _ => error!(device = %id, "and it can't even be closed"),
         }
-        closed.unwrap_or(Ok(()))
+        Ok(())
     }
 
     /// Takes up cards that came.
