@@ -251,6 +251,7 @@ impl Bridge {
                 Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
                 Ok(Err(error)) => {
                     error!(device = %id, "the sound card can't be watched, it has no sound: {error}");
+                    self.forget(id);
                 }
                 Err(_) => self.give_up(id)?,
             }

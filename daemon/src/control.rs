@@ -146,6 +146,10 @@ impl Control {
     /// A guest has a card. What is remembered of it, and else the policy, holds from now on.
     pub fn domain_came(&self, domain: &Domain, policy: Capture) {
         let mut state = lock(&self.shared.state);
+        // Numbers are given out anew, and what another domain may do is not this one's.
+        if state.domains.get(&domain.id).is_some_and(|entry| entry.domain.key() != domain.key()) {
+            state.forget(domain.id);
+        }
         let State { domains, memory, .. } = &mut *state;
         domains.entry(domain.id).or_insert_with(|| {
             let identity = Identity::of(domain);
@@ -170,12 +174,7 @@ impl Control {
 
     /// A guest has no card any more.
     pub fn domain_went(&self, id: DomId) {
-        let mut state = lock(&self.shared.state);
-        if let Some(mut entry) = state.domains.remove(&id) {
-            entry.forget(|_| true);
-        }
-        state.asking.remove(&id);
-        drop(state);
+        lock(&self.shared.state).forget(id);
         self.shared.changed();
     }
 
@@ -295,8 +294,37 @@ fn no_domain(id: DomainId) -> Refusal {
 }
 
 impl State {
+    fn forget(&mut self, id: DomId) {
+        if let Some(mut entry) = self.domains.remove(&id) {
+            entry.forget(|_| true);
+        }
+        self.asking.remove(&id);
+    }
+
     fn of_node(&self, client: &str, node: &str, tell: impl Fn(&Strip)) {
         let strips = self.domains.values().flat_map(|entry| entry.strips.values());
         strips.filter(|strip| strip.has_node(client, node)).for_each(|strip| tell(strip));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(name: &str) -> Domain {
+        Domain { id: DomId(7), name: Some(name.to_owned()), uuid: None }
+    }
+
+    #[test]
+    fn a_domain_inherits_nothing_from_another_that_had_its_number() {
+        let control = Control::default();
+        let capture = || control.snapshot().domains[&DomainId(7)].capture;
+        control.domain_came(&domain("work"), Capture::Ask);
+        control.obey(Command::SetCapture { domain: DomainId(7), capture: Capture::Allow }).unwrap();
+        control.domain_came(&domain("work"), Capture::Ask);
+        assert_eq!(capture(), Capture::Allow, "another card of the same one");
+        control.domain_came(&domain("other"), Capture::Ask);
+        assert_eq!(capture(), Capture::Ask);
+        assert_eq!(control.snapshot().domains[&DomainId(7)].name, "other");
     }
 }

@@ -9,6 +9,7 @@ use vsnd_bridge::sim::Card;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle};
 use vsnd_bridge::sndif::{Errno, Operation};
 use vsnd_bridge::state::StateFile;
+use vsnd_bridge::xen::StoreError;
 use vsnd_dbus::{
     Capture, Command, CubicVolume, DomainId, DomainState, NodeName, Refusal, StreamId, StreamState,
 };
@@ -260,6 +261,19 @@ fn a_removed_cards_streams_are_gone_and_the_others_stay() {
     until("connected", || cards() == [0, second.device].into());
     assert!(machine.xen.detach(&second).unwrap());
     until("gone", || cards() == [0].into());
+}
+
+#[test]
+fn a_card_that_can_not_be_watched_leaves_no_domain_behind() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let unwatched = machine.xen.create_domain("unwatched", "u").unwrap();
+    let state = format!("/local/domain/{}/device/vsnd/0/state", unwatched.id());
+    machine.xen.faults().fail_store(&state, StoreError::Other("E2BIG".to_owned()), u32::MAX);
+    machine.xen.announce_card(&unwatched, super::machine::DOM0, &Card::simple()).unwrap();
+    // Found behind it.
+    let guest = machine.guest("work", Kernel::Since2026);
+    let shown: Vec<_> = machine.control.snapshot().domains.into_keys().collect();
+    assert_eq!(shown, [number(&guest)]);
 }
 
 /// Reads 30 ms.
