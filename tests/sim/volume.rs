@@ -85,6 +85,14 @@ fn what_a_guest_sets_is_read_back_and_kept_over_its_opens() {
     pcm.close();
     let pcm = open(&guest, Direction::Playback);
     assert_eq!(get(&pcm), [-6_021, -40_000]);
+    pcm.close();
+    let pcm = guest.card.open(0, Direction::Playback).unwrap();
+    pcm.hw_params(HwParams { channels: 1, ..HwParams::cd(480, 9_600) }).unwrap();
+    pcm.exchange(Operation::SetVolume, ARRAY, &(-7_000i32).to_le_bytes()).unwrap();
+    assert_eq!(pcm.exchange(Operation::GetVolume, ARRAY, &[0x55; 4]).unwrap(), (-7_000i32).to_le_bytes());
+    pcm.close();
+    let pcm = open(&guest, Direction::Playback);
+    assert_eq!(get(&pcm), [-7_000, -40_000], "also over one of fewer channels");
     set(&pcm, [i32::MAX, i32::MIN]);
     assert_eq!(get(&pcm), [0, -200_000], "the ends of what a guest may have");
     pcm.exchange(Operation::Mute, ARRAY, &[1, 0]).unwrap();
