@@ -33,7 +33,8 @@ struct Shared {
     changed: watch::Sender<()>,
     /// Whether the memory has changed since it was saved.
     unsaved: watch::Sender<bool>,
-    file: Option<StateFile>,
+    /// Held from a look at the memory until that is written: what was saved last is what was true last.
+    file: Option<Mutex<StateFile>>,
 }
 
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl Control {
     pub fn new(file: Option<StateFile>, memory: Memory) -> Self {
         let state = Mutex::new(State { memory, ..State::default() });
         let (changed, unsaved) = (watch::Sender::new(()), watch::Sender::new(false));
-        Self { shared: Arc::new(Shared { state, changed, unsaved, file }) }
+        Self { shared: Arc::new(Shared { state, changed, unsaved, file: file.map(Mutex::new) }) }
     }
 
     // ---- for the user ---------------------------------------------------------------------------------------------
@@ -185,11 +186,12 @@ impl Control {
 
     /// Saves what the user changed, if anything. Waits for the disk, but lets nobody else wait.
     pub fn save(&self) {
+        let file = self.shared.file.as_ref().map(lock);
         if !self.shared.unsaved.send_replace(false) {
             return;
         }
         let memory = lock(&self.shared.state).memory.clone();
-        if let Some(file) = &self.shared.file {
+        if let Some(file) = file {
             file.save(&memory);
         }
     }
@@ -326,5 +328,30 @@ mod tests {
         control.domain_came(&domain("other"), Capture::Ask);
         assert_eq!(capture(), Capture::Ask);
         assert_eq!(control.snapshot().domains[&DomainId(7)].name, "other");
+    }
+
+    #[test]
+    fn of_two_that_save_at_once_the_later_one_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("domains.toml");
+        let (file, memory) = StateFile::open(path.clone());
+        let control = Control::new(Some(file), memory);
+        control.domain_came(&domain("work"), Capture::Ask);
+        let mute = |muted| control.obey(Command::SetMuted { domain: DomainId(7), muted }).unwrap();
+        for muted in [true, false].repeat(20) {
+            mute(!muted);
+            std::thread::scope(|scope| {
+                scope.spawn(|| control.save());
+                while *control.unsaved().borrow() {
+                    std::thread::yield_now();
+                }
+                mute(muted);
+                control.save();
+            });
+            let settings = StateFile::open(path.clone())
+                .1
+                .settings(Identity::of(&domain("work")).as_ref(), Capture::Ask);
+            assert_eq!(settings.volume.muted, muted);
+        }
     }
 }
