@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 
 use crate::mixer::Memory;
+use crate::xdg::directory_or;
 
 /// The file's name in `$XDG_STATE_HOME/vsnd-bridge`.
 const FILE: &str = "domains.toml";
@@ -24,11 +25,14 @@ pub struct StateFile {
 
 /// Why a state can't be read.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
+    /// The system says so.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It can't be ours.
     #[error("it is longer than {LONGEST} octets")]
     TooLong,
+    /// It can't be understood.
     #[error("{}", .0.to_string().trim_end().replace('\n', "; "))]
     Parse(#[from] toml::de::Error),
 }
@@ -37,9 +41,7 @@ impl StateFile {
     /// The file in `$XDG_STATE_HOME/vsnd-bridge`, `~/.local/state` where that is unset. `None` when the environment names no
     /// home.
     pub fn default_path() -> Option<PathBuf> {
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?;
-        Some(base.join("vsnd-bridge").join(FILE))
+        Some(directory_or("XDG_STATE_HOME", ".local/state")?.join("vsnd-bridge").join(FILE))
     }
 
     /// Reads the file at `path`. One that can't be used is told of and kept aside as `domains.toml.bad`, and nothing is
@@ -50,7 +52,6 @@ impl StateFile {
         let mut in_doubt = aside.exists();
         let mut memory = match read {
             Ok(memory) => memory,
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
             Err(fault) => {
                 in_doubt = true;
                 error!(
@@ -73,6 +74,14 @@ impl StateFile {
         (Self { path }, memory)
     }
 
+    /// Whether [`open`](Self::open) would find a file at `path` that it can use, or none. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn probe(path: &Path) -> Result<(), ReadError> {
+        read(path).map(drop)
+    }
+
     /// Replaces the file's contents, whole or not at all.
     pub fn save(&self, memory: &Memory) {
         if let Err(error) = replace(&self.path, memory) {
@@ -81,11 +90,14 @@ impl StateFile {
     }
 }
 
+/// What the file holds; a file that is not there holds nothing.
 fn read(path: &Path) -> Result<Memory, ReadError> {
-    if fs::metadata(path)?.len() > LONGEST {
-        return Err(ReadError::TooLong);
+    match fs::metadata(path) {
+        Ok(file) if file.len() > LONGEST => Err(ReadError::TooLong),
+        Ok(_) => Ok(toml::from_str(&fs::read_to_string(path)?)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Memory::default()),
+        Err(error) => Err(error.into()),
     }
-    Ok(toml::from_str(&fs::read_to_string(path)?)?)
 }
 
 fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
@@ -146,6 +158,8 @@ mod tests {
             ("too long", vec![b'#'; LONGEST as usize + 1]),
         ] {
             fs::write(&path, &content).unwrap();
+            assert!(StateFile::probe(&path).is_err(), "{what}");
+            assert_eq!(fs::read(&path).unwrap(), content, "a look changes nothing");
             let (file, memory) = StateFile::open(path.clone());
             let forgotten = Memory::default().settings(Some(&identity()), Capture::Ask);
             assert_eq!(settings(&memory), forgotten, "{what}");
@@ -153,6 +167,7 @@ mod tests {
             assert!(!path.exists(), "{what}");
             file.save(&memory);
             assert!(fs::read_to_string(&path).unwrap().starts_with('#'));
+            StateFile::probe(&path).unwrap();
         }
     }
 
