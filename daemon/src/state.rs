@@ -48,9 +48,8 @@ impl StateFile {
     /// remembered from before. While such a file is there, the memory is [in doubt](Memory::doubt).
     pub fn open(path: PathBuf) -> (Self, Memory) {
         let aside = path.with_extension("toml.bad");
-        let read = read(&path);
         let mut in_doubt = aside.exists();
-        let mut memory = match read {
+        let mut memory = match read(&path) {
             Ok(memory) => memory,
             Err(fault) => {
                 in_doubt = true;
@@ -66,7 +65,7 @@ impl StateFile {
         };
         if in_doubt {
             warn!(
-                "no guest records unless you allow it by name: mend {}, move it back and start vsnd-bridge again, or remove it",
+                "no policy lets a guest record without asking you: mend {}, move it back and start vsnd-bridge again, or remove it",
                 aside.display()
             );
             memory.doubt();
