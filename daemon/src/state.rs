@@ -45,26 +45,31 @@ impl StateFile {
     }
 
     /// Reads the file at `path`. One that can't be used is told of and kept aside as `domains.toml.bad`, and nothing is
-    /// remembered from before.
+    /// remembered from before. While such a file is there, the memory is [in doubt](Memory::doubt).
     pub fn open(path: PathBuf) -> (Self, Memory) {
-        let memory = match read(&path) {
+        let aside = path.with_extension("toml.bad");
+        let mut in_doubt = aside.exists();
+        let mut memory = match read(&path) {
             Ok(memory) => memory,
             Err(fault) => {
-                let aside = path.with_extension("toml.bad");
+                in_doubt = true;
                 error!(
                     "volumes and permissions of before are forgotten, {} can't be used: {fault}",
                     path.display()
                 );
-                match fs::rename(&path, &aside) {
-                    Ok(()) => error!(
-                        "the file is kept as {}; mend it and move it back while vsnd-bridge is stopped",
-                        aside.display()
-                    ),
-                    Err(error) => error!("nor can it be kept aside as {}: {error}", aside.display()),
+                if let Err(error) = fs::rename(&path, &aside) {
+                    error!("nor can it be kept aside as {}: {error}", aside.display());
                 }
                 Memory::default()
             }
         };
+        if in_doubt {
+            warn!(
+                "no policy lets a guest record without asking you: mend {}, move it back and start vsnd-bridge again, or remove it",
+                aside.display()
+            );
+            memory.doubt();
+        }
         (Self { path }, memory)
     }
 
@@ -155,12 +160,36 @@ mod tests {
             assert!(StateFile::probe(&path).is_err(), "{what}");
             assert_eq!(fs::read(&path).unwrap(), content, "a look changes nothing");
             let (file, memory) = StateFile::open(path.clone());
-            assert_eq!(memory, Memory::default(), "{what}");
+            let forgotten = Memory::default().settings(Some(&identity()), Capture::Ask);
+            assert_eq!(settings(&memory), forgotten, "{what}");
             assert_eq!(fs::read(folder.path().join("domains.toml.bad")).unwrap(), content, "{what}");
             assert!(!path.exists(), "{what}");
             file.save(&memory);
             assert!(fs::read_to_string(&path).unwrap().starts_with('#'));
             StateFile::probe(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn who_may_have_been_denied_the_microphone_is_not_let_in_by_a_file_that_can_not_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let opened = || StateFile::open(path.clone());
+        let by_policy = |memory: &Memory, policy| memory.settings(Some(&identity()), policy).capture;
+        assert_eq!(by_policy(&opened().1, Capture::Allow), Capture::Allow);
+
+        fs::write(&path, "[[domain]]\nname = \"wor").unwrap();
+        let (file, memory) = opened();
+        assert_eq!(by_policy(&memory, Capture::Allow), Capture::Ask);
+        assert_eq!(by_policy(&memory, Capture::Deny), Capture::Deny);
+
+        file.save(&memory);
+        let (_, mut later) = opened();
+        assert_eq!(by_policy(&later, Capture::Allow), Capture::Ask, "it was not mended");
+        later.remember(&identity(), Change::Capture(Capture::Allow));
+        assert_eq!(by_policy(&later, Capture::Deny), Capture::Allow, "the user said so since");
+
+        fs::remove_file(path.with_extension("toml.bad")).unwrap();
+        assert_eq!(by_policy(&opened().1, Capture::Allow), Capture::Allow);
     }
 }

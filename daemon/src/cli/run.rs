@@ -21,6 +21,8 @@ use super::signals::Asked;
 
 /// Serves all guests until told to end. What they have open stays open for the next bridge.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // As its unit has it, also where none is: before there is any other thread.
+    rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
     let policy = args.policy()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = {
