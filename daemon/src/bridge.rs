@@ -179,6 +179,8 @@ impl Bridge {
             Ok(Outcome::LookAgain(at)) => Some(at),
             Ok(Outcome::Gone) => {
                 self.remove(id);
+                // Another may have its place.
+                self.changes.note(|seen| seen.cards = true);
                 return Ok(());
             }
             Ok(Outcome::Failed) => return self.give_up(id),

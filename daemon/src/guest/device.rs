@@ -54,7 +54,7 @@ pub enum Outcome {
     Rest,
     /// Look again at this instant.
     LookAgain(Nanos),
-    /// Its directory is gone.
+    /// Its directory is gone, or is another card's by now.
     Gone,
     /// The bridge failed at it.
     Failed,
@@ -198,6 +198,7 @@ impl Device {
                     }
                     info!(domain = %self.domain.shown(), device = %self.id, "sound card released");
                 }
+                Step::Forget => return Ok(Outcome::Gone),
                 Step::Write(state) => self.write_state(context, state)?,
             }
         }
@@ -291,7 +292,9 @@ impl Device {
             })) => Err(error),
             // Closing it would silence a guest that another bridge serves.
             Err(error @ ConnectError::Event { .. }) if start == Start::TakeOver => {
-                warn!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be taken over yet: {error}");
+                if let Some(more) = self.account.may_tell() {
+                    warn!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be taken over yet: {error}{more}");
+                }
                 self.bus.not_yet_free(monotonic_now());
                 Ok(())
             }
