@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::guest::names::Domain;
 use crate::guest::{self, Account, Connection, Delay, Device, DeviceContext, DeviceId, Outcome, Total};
+use crate::sndif::keys::STATE;
 use crate::stream::lock;
 use crate::xen::{DomId, Nodes, StoreError, Watch};
 
@@ -89,7 +90,7 @@ impl Bridge {
             let changes = Arc::clone(&changes);
             context.xen.store.watch(path, Box::new(move |_| changes.note(|seen| seen.cards = true)))
         };
-        let cards = watch(&backends(&context))?;
+        let cards = watch(&guest::backends(&context))?;
         // A driver domain may not be told of deaths: the toolstack removes a dead domain's cards all the same.
         let deaths = match watch("@releaseDomain") {
             Err(error @ StoreError::Disconnected(_)) => return Err(error),
@@ -227,7 +228,7 @@ impl Bridge {
     /// Takes up cards that came.
     fn find_cards(&mut self, now: Nanos) -> Result<(), StoreError> {
         let store = Arc::clone(&self.context.xen.store);
-        let cards = match list_cards(&*store, &backends(&self.context)) {
+        let cards = match list_cards(&*store, &guest::backends(&self.context)) {
             Ok(cards) => cards,
             Err(error @ StoreError::Disconnected(_)) => return Err(error),
             // A list that is not whole says of no card that it went.
@@ -329,11 +330,6 @@ async fn keep_saved(control: &Control) {
     }
 }
 
-/// The directory that holds the backends of all guests' cards.
-fn backends(context: &DeviceContext) -> String {
-    format!("/local/domain/{}/backend/vsnd", context.xen.own)
-}
-
 /// The cards that have a directory of ours.
 fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, StoreError> {
     let mut cards = BTreeSet::new();
@@ -342,7 +338,7 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, S
         for device in children(store, &format!("{backends}/{frontend}"))? {
             let Ok(number) = device.parse() else { continue };
             // A directory without a state is one that the toolstack is still making, or already removing.
-            match store.read(&format!("{backends}/{frontend}/{device}/state")) {
+            match store.read(&format!("{backends}/{frontend}/{device}/{STATE}")) {
                 Ok(_) => {
                     cards.insert(DeviceId { frontend: DomId(domain), device: number });
                 }
