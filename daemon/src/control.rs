@@ -201,11 +201,16 @@ impl Control {
     /// The strip of a stream whose card was connected.
     pub fn strip(&self, setup: &StreamSetup, server: Arc<dyn SoundServer>) -> Arc<Strip> {
         let mut state = lock(&self.shared.state);
-        let entry = state.domains.get_mut(&setup.domain.id);
-        let shared = Arc::clone(&self.shared);
-        let changed = Arc::new(move || shared.changed());
         // Of a domain that went meanwhile nobody sees it.
-        let unseen = Memory::default().settings(None, setup.policy.capture);
+        let unseen = state.memory.settings(None, setup.policy.capture);
+        let entry = state.domains.get_mut(&setup.domain.id);
+        // The strips are a part of what is shared.
+        let shared = Arc::downgrade(&self.shared);
+        let changed = Arc::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.changed();
+            }
+        });
         let settings = entry.as_ref().map_or(unseen, |entry| entry.settings);
         let before = entry.as_ref().and_then(|entry| entry.strips.get(&setup.place));
         let strip = Arc::new(Strip::new(setup, settings, server, changed, before.map(|strip| &**strip)));
