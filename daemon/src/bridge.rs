@@ -227,19 +227,20 @@ impl Bridge {
 
     /// Takes up cards that came.
     fn find_cards(&mut self, now: Nanos) -> Result<(), StoreError> {
+        let is_news = self.list_again.take().is_none();
         let store = Arc::clone(&self.context.xen.store);
         let cards = match list_cards(&*store, &guest::backends(&self.context)) {
             Ok(cards) => cards,
             Err(error @ StoreError::Disconnected(_)) => return Err(error),
             // A list that is not whole says of no card that it went.
             Err(error) => {
-                if self.list_again.replace(now + TRY_AGAIN).is_none() {
+                if is_news {
                     error!("sound cards can't be listed, which is tried again: {error}");
                 }
+                self.list_again = Some(now + TRY_AGAIN);
                 return Ok(());
             }
         };
-        self.list_again = None;
         // Also of cards that went while no bridge ran.
         self.context.records.retain(|card| cards.contains(&card));
         // One that was attached anew may have come before it was seen to be gone.
@@ -253,8 +254,10 @@ impl Bridge {
                 Ok(Ok(())) => (),
                 Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
                 Ok(Err(error)) => {
-                    error!(device = %id, "the sound card can't be watched, it has no sound: {error}");
-                    self.forget(id);
+                    if is_news {
+                        error!(device = %id, "the sound card can't be taken up, which is tried again: {error}");
+                    }
+                    self.list_again = Some(now + TRY_AGAIN);
                 }
                 Err(_) => self.give_up(id)?,
             }
@@ -271,14 +274,14 @@ impl Bridge {
                 seen.devices.insert(id);
             });
         };
-        info!(domain = %domain.shown(), device = %id, "found a sound card");
-        self.context.control.domain_came(&domain, policy.capture);
         let account = self.accounts.get(&id.frontend).and_then(Weak::upgrade).unwrap_or_else(|| {
             let account = Account::new(domain.shown(), policy.limits, &self.total);
             self.accounts.insert(id.frontend, Arc::downgrade(&account));
             account
         });
         let device = Device::new(&self.context, id, domain, policy, account, changed)?;
+        info!(domain = %device.domain().shown(), device = %id, "found a sound card");
+        self.context.control.domain_came(device.domain(), policy.capture);
         self.devices.insert(id, device);
         Ok(())
     }
