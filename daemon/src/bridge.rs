@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::control::Control;
 use crate::guest::names::Domain;
 use crate::guest::{self, Account, Connection, Delay, Device, DeviceContext, DeviceId, Outcome, Total};
+use crate::sndif::keys::STATE;
 use crate::stream::lock;
 use crate::xen::{DomId, Nodes, StoreError, Watch};
 
@@ -89,7 +90,7 @@ impl Bridge {
             let changes = Arc::clone(&changes);
             context.xen.store.watch(path, Box::new(move |_| changes.note(|seen| seen.cards = true)))
         };
-        let cards = watch(&backends(&context))?;
+        let cards = watch(&guest::backends(&context))?;
         // A driver domain may not be told of deaths: the toolstack removes a dead domain's cards all the same.
         let deaths = match watch("@releaseDomain") {
             Err(error @ StoreError::Disconnected(_)) => return Err(error),
@@ -179,6 +180,8 @@ impl Bridge {
             Ok(Outcome::LookAgain(at)) => Some(at),
             Ok(Outcome::Gone) => {
                 self.remove(id);
+                // Another may have its place.
+                self.changes.note(|seen| seen.cards = true);
                 return Ok(());
             }
             Ok(Outcome::Failed) => return self.give_up(id),
@@ -224,19 +227,20 @@ impl Bridge {
 
     /// Takes up cards that came.
     fn find_cards(&mut self, now: Nanos) -> Result<(), StoreError> {
+        let is_news = self.list_again.take().is_none();
         let store = Arc::clone(&self.context.xen.store);
-        let cards = match list_cards(&*store, &backends(&self.context)) {
+        let cards = match list_cards(&*store, &guest::backends(&self.context)) {
             Ok(cards) => cards,
             Err(error @ StoreError::Disconnected(_)) => return Err(error),
             // A list that is not whole says of no card that it went.
             Err(error) => {
-                if self.list_again.replace(now + TRY_AGAIN).is_none() {
+                if is_news {
                     error!("sound cards can't be listed, which is tried again: {error}");
                 }
+                self.list_again = Some(now + TRY_AGAIN);
                 return Ok(());
             }
         };
-        self.list_again = None;
         // Also of cards that went while no bridge ran.
         self.context.records.retain(|card| cards.contains(&card));
         // One that was attached anew may have come before it was seen to be gone.
@@ -250,8 +254,10 @@ impl Bridge {
                 Ok(Ok(())) => (),
                 Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
                 Ok(Err(error)) => {
-                    error!(device = %id, "the sound card can't be watched, it has no sound: {error}");
-                    self.forget(id);
+                    if is_news {
+                        error!(device = %id, "the sound card can't be taken up, which is tried again: {error}");
+                    }
+                    self.list_again = Some(now + TRY_AGAIN);
                 }
                 Err(_) => self.give_up(id)?,
             }
@@ -268,14 +274,14 @@ impl Bridge {
                 seen.devices.insert(id);
             });
         };
-        info!(domain = %domain.shown(), device = %id, "found a sound card");
-        self.context.control.domain_came(&domain, policy.capture);
         let account = self.accounts.get(&id.frontend).and_then(Weak::upgrade).unwrap_or_else(|| {
             let account = Account::new(domain.shown(), policy.limits, &self.total);
             self.accounts.insert(id.frontend, Arc::downgrade(&account));
             account
         });
         let device = Device::new(&self.context, id, domain, policy, account, changed)?;
+        info!(domain = %device.domain().shown(), device = %id, "found a sound card");
+        self.context.control.domain_came(device.domain(), policy.capture);
         self.devices.insert(id, device);
         Ok(())
     }
@@ -327,11 +333,6 @@ async fn keep_saved(control: &Control) {
     }
 }
 
-/// The directory that holds the backends of all guests' cards.
-fn backends(context: &DeviceContext) -> String {
-    format!("/local/domain/{}/backend/vsnd", context.xen.own)
-}
-
 /// The cards that have a directory of ours.
 fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, StoreError> {
     let mut cards = BTreeSet::new();
@@ -340,7 +341,7 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, S
         for device in children(store, &format!("{backends}/{frontend}"))? {
             let Ok(number) = device.parse() else { continue };
             // A directory without a state is one that the toolstack is still making, or already removing.
-            match store.read(&format!("{backends}/{frontend}/{device}/state")) {
+            match store.read(&format!("{backends}/{frontend}/{device}/{STATE}")) {
                 Ok(_) => {
                     cards.insert(DeviceId { frontend: DomId(domain), device: number });
                 }

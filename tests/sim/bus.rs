@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, SimGuest};
 use vsnd_bridge::sim::{Card, Holdings};
-use vsnd_bridge::xen::StoreError;
+use vsnd_bridge::xen::{Store, StoreError};
 use vsnd_pw_module::{Direction, NullServer};
 
 use super::machine::{DOM0, Machine, SOON};
@@ -34,6 +34,24 @@ fn a_card_comes_and_goes_while_the_guest_runs() {
     }
     let dump = machine.xen.dump();
     assert!(!dump.contains("vsnd"), "{dump}");
+}
+
+#[test]
+fn a_card_that_is_attached_anew_before_the_bridge_looks_is_read_anew() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let domain = machine.xen.create_domain("work", "u").unwrap();
+    let mut wrong = Card::simple();
+    wrong.settings.channels_max = Some(0);
+    let attached = machine.xen.attach(&domain, DOM0, &wrong).unwrap();
+    let again = machine.xen.store().transaction(&mut |nodes| {
+        nodes.write(&format!("{}/channels-max", attached.frontend()), b"2")?;
+        nodes.write(&format!("{}/state", attached.frontend()), b"1")?;
+        nodes.write(&format!("{}/state", attached.backend()), b"1")
+    });
+    again.unwrap();
+    let linux = SimGuest::boot(&domain, Kernel::Since2026).unwrap();
+    let card = linux.card(attached.device, SOON).expect("no card in the guest");
+    play_some(&super::machine::Running { domain, attached, linux, card });
 }
 
 #[test]

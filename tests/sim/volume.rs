@@ -284,6 +284,16 @@ fn a_card_that_can_not_be_watched_leaves_no_domain_behind() {
     assert_eq!(shown, [number(&guest)]);
 }
 
+#[test]
+fn a_domain_whose_name_can_not_be_read_is_not_taken_for_one_without() {
+    let policy = "[default]\ncapture = \"allow\"\n[[domain]]\nmatch = \"work\"\ncapture = \"deny\"\n";
+    let machine = Machine::with_config(Arc::new(NullServer), policy);
+    machine.xen.faults().fail_store("/local/domain/1/name", StoreError::Other("EIO".to_owned()), 2);
+    let guest = machine.guest("work", Kernel::Since2026);
+    let domain = domain(&machine.control, number(&guest));
+    assert_eq!((domain.name.as_str(), domain.capture), ("work", Capture::Deny));
+}
+
 /// Reads 30 ms.
 fn record(pcm: &PcmHandle) -> Vec<u8> {
     let mut data = vec![0x55; 1_440 * 4];

@@ -49,6 +49,8 @@ pub enum Step {
     TakeOver,
     /// Unmap and unbind, then look again.
     Release,
+    /// Forget the device: the toolstack took it away unseen and has made another in its place.
+    Forget,
     /// Write this state.
     Write(BusState),
 }
@@ -58,6 +60,8 @@ pub enum Step {
 pub struct Bus {
     /// When InitWait was written.
     offered: Option<Nanos>,
+    /// Offered or connected by this bridge: what is left of it no bridge before has left, and it is at Initialising no more.
+    known: bool,
     /// Failures in a row, and when the next try is due.
     failures: u32,
     not_before: Nanos,
@@ -67,11 +71,13 @@ impl Bus {
     /// InitWait was written at `now`.
     pub fn offered(&mut self, now: Nanos) {
         self.offered = Some(now);
+        self.known = true;
     }
 
     /// The device was connected.
     pub fn connected(&mut self) {
         self.failures = 0;
+        self.known = true;
     }
 
     /// Connecting failed at `now`.
@@ -93,6 +99,10 @@ impl Bus {
     /// The next step for a device of which `facts` are known.
     pub fn next(&self, facts: Facts) -> Step {
         use BusState::{Closed, Closing, Connected, InitWait, Initialised, Initialising, Unknown};
+        // Nobody but the toolstack writes this state, when it makes a device.
+        if facts.backend == Initialising && self.known {
+            return Step::Forget;
+        }
         // The toolstack takes the device away: online=0 and Closing, and it waits for Closed.
         if !facts.online || facts.backend == Closing {
             return match (facts.backend, facts.connected) {
@@ -133,6 +143,8 @@ impl Bus {
         match facts.backend {
             // Refused: the frontend leaves Initialised when it sees Closed, and is offered a new try then.
             Closed if self.failures > 0 => Step::Rest,
+            // The frontend let go, and was back before that was seen.
+            Connected if self.known => Step::Write(Closed),
             // The bridge was started again: the frontend still publishes its rings.
             Connected if facts.now < self.not_before => Step::Wait(self.not_before),
             Connected => Step::TakeOver,
@@ -234,5 +246,28 @@ mod tests {
             Step::Wait(Nanos::from_millis(1_002)),
             "unanswered yet"
         );
+    }
+
+    #[test]
+    fn a_guest_that_lets_go_and_is_back_at_once_is_not_taken_over_but_offered_the_card_anew() {
+        let mut offered = Bus::default();
+        offered.offered(Nanos(0));
+        let mut taken_over = Bus::default();
+        taken_over.connected();
+        for bus in [offered, taken_over] {
+            for frontend in [Connected, Initialised] {
+                assert_eq!(bus.next(facts(Connected, frontend)), Step::Write(Closed));
+                assert_eq!(bus.next(facts(Closed, frontend)), Step::Offer);
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_new_again_is_another() {
+        let mut bus = Bus::default();
+        bus.offered(Nanos(0));
+        for (frontend, connected) in [(Initialising, false), (Initialised, false), (Connected, true)] {
+            assert_eq!(bus.next(Facts { connected, ..facts(Initialising, frontend) }), Step::Forget);
+        }
     }
 }

@@ -13,6 +13,7 @@ use super::names::Domain;
 use crate::config::DomainPolicy;
 use crate::control::Control;
 use crate::runtime::Records;
+use crate::sndif::keys::{DRIVER, ONLINE, STATE, VERSIONS};
 use crate::sndif::{BusState, CardConfig, ConfigError, Problem, SUPPORTED_VERSIONS};
 use crate::stream::Pacer;
 use crate::xen::{DomId, Nodes, StoreError, Watch, Xen};
@@ -54,7 +55,7 @@ pub enum Outcome {
     Rest,
     /// Look again at this instant.
     LookAgain(Nanos),
-    /// Its directory is gone.
+    /// Its directory is gone, or is another card's by now.
     Gone,
     /// The bridge failed at it.
     Failed,
@@ -121,7 +122,7 @@ impl Device {
             policy,
             account,
             backend: backend(context, id),
-            frontend: format!("/local/domain/{}/device/vsnd/{}", id.frontend, id.device),
+            frontend: format!("/local/domain/{}/device/{DRIVER}/{}", id.frontend, id.device),
             config: None,
             bus: Bus::default(),
             connection: None,
@@ -139,7 +140,7 @@ impl Device {
     pub fn listen(&mut self, context: &DeviceContext, now: Nanos) -> Result<(), StoreError> {
         if self.deaf_until().is_some_and(|until| now >= until) {
             let changed = Arc::clone(&self.changed);
-            let state = format!("{}/state", self.frontend);
+            let state = format!("{}/{STATE}", self.frontend);
             self.listening = Listening::On(context.xen.store.watch(&state, Box::new(move |_| changed()))?);
         }
         Ok(())
@@ -198,6 +199,7 @@ impl Device {
                     }
                     info!(domain = %self.domain.shown(), device = %self.id, "sound card released");
                 }
+                Step::Forget => return Ok(Outcome::Gone),
                 Step::Write(state) => self.write_state(context, state)?,
             }
         }
@@ -210,10 +212,10 @@ impl Device {
     /// The states as XenStore has them; `None` when our directory is gone.
     fn facts(&self, context: &DeviceContext) -> Result<Option<Facts>, StoreError> {
         let store = &*context.xen.store;
-        let Some(backend) = state(store, &format!("{}/state", self.backend))? else { return Ok(None) };
-        let frontend = state(store, &format!("{}/state", self.frontend))?;
+        let Some(backend) = state(store, &format!("{}/{STATE}", self.backend))? else { return Ok(None) };
+        let frontend = state(store, &format!("{}/{STATE}", self.frontend))?;
         // A toolstack that writes no `online` means the device to stay.
-        let online = !matches!(store.read(&format!("{}/online", self.backend)), Ok(value) if value == b"0");
+        let online = !matches!(store.read(&format!("{}/{ONLINE}", self.backend)), Ok(value) if value == b"0");
         let connected = self.connection.is_some();
         Ok(Some(Facts { backend, online, frontend, connected, now: monotonic_now() }))
     }
@@ -223,7 +225,7 @@ impl Device {
         if self.config.is_none() {
             self.take_config(context)?;
         }
-        write_existing(context, &self.backend, "versions", SUPPORTED_VERSIONS.as_bytes())?;
+        write_existing(context, &self.backend, VERSIONS, SUPPORTED_VERSIONS.as_bytes())?;
         self.write_state(context, BusState::InitWait)?;
         self.bus.offered(monotonic_now());
         Ok(())
@@ -291,7 +293,9 @@ impl Device {
             })) => Err(error),
             // Closing it would silence a guest that another bridge serves.
             Err(error @ ConnectError::Event { .. }) if start == Start::TakeOver => {
-                warn!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be taken over yet: {error}");
+                if let Some(more) = self.account.may_tell() {
+                    warn!(domain = %self.domain.shown(), device = %self.id, "the sound card can't be taken over yet: {error}{more}");
+                }
                 self.bus.not_yet_free(monotonic_now());
                 Ok(())
             }
@@ -306,19 +310,24 @@ impl Device {
     }
 
     fn write_state(&self, context: &DeviceContext, state: BusState) -> Result<(), StoreError> {
-        write_existing(context, &self.backend, "state", state.value().as_bytes())
+        write_existing(context, &self.backend, STATE, state.value().as_bytes())
     }
+}
+
+/// The directory that holds the backends of all guests' cards.
+pub fn backends(context: &DeviceContext) -> String {
+    format!("/local/domain/{}/backend/{DRIVER}", context.xen.own)
 }
 
 /// Our directory of a card. Both ends' paths are made of our own tree and numbers; what the nodes `frontend` and `backend` say
 /// is not trusted.
 fn backend(context: &DeviceContext, id: DeviceId) -> String {
-    format!("/local/domain/{}/backend/vsnd/{}/{}", context.xen.own, id.frontend, id.device)
+    format!("{}/{}/{}", backends(context), id.frontend, id.device)
 }
 
 /// Whether the toolstack has just made the card at `id`: nobody else writes this state.
 pub fn is_new(context: &DeviceContext, id: DeviceId) -> bool {
-    let found = state(&*context.xen.store, &format!("{}/state", backend(context, id)));
+    let found = state(&*context.xen.store, &format!("{}/{STATE}", backend(context, id)));
     found == Ok(Some(BusState::Initialising))
 }
 
@@ -327,7 +336,7 @@ pub fn is_new(context: &DeviceContext, id: DeviceId) -> bool {
 /// # Errors
 /// What XenStore says.
 pub fn close(context: &DeviceContext, id: DeviceId) -> Result<(), StoreError> {
-    write_existing(context, &backend(context, id), "state", BusState::Closed.value().as_bytes())
+    write_existing(context, &backend(context, id), STATE, BusState::Closed.value().as_bytes())
 }
 
 /// Writes a node of our directory unless the toolstack has removed the directory: it must not come back half.
@@ -338,7 +347,7 @@ fn write_existing(
     value: &[u8],
 ) -> Result<(), StoreError> {
     let written = context.xen.store.transaction(&mut |nodes| {
-        nodes.read(&format!("{directory}/state"))?;
+        nodes.read(&format!("{directory}/{STATE}"))?;
         nodes.write(&format!("{directory}/{node}"), value)
     });
     match written {

@@ -7,7 +7,7 @@ impl Domain {
     /// Reads who domain `id` is.
     ///
     /// # Errors
-    /// [`StoreError::Disconnected`]; missing nodes are no error.
+    /// What XenStore says; nodes that are missing or not for us to read are no error.
     pub fn read(store: &dyn Nodes, id: DomId) -> Result<Self, StoreError> {
         let home = format!("/local/domain/{id}");
         let name = text(store, &format!("{home}/name"))?;
@@ -33,7 +33,8 @@ impl Domain {
 fn text(store: &dyn Nodes, path: &str) -> Result<Option<String>, StoreError> {
     match store.read(path) {
         Ok(value) => Ok(String::from_utf8(value).ok().filter(|text| !text.is_empty())),
-        Err(error @ StoreError::Disconnected(_)) => Err(error),
-        Err(_) => Ok(None),
+        Err(StoreError::NotFound | StoreError::Denied) => Ok(None),
+        // Whom the user denies something must not be taken for a nameless one.
+        Err(error) => Err(error),
     }
 }

@@ -11,4 +11,4 @@ pub mod names;
 pub use account::{Account, Delay, Total};
 pub use bus::{Bus, Facts, Step};
 pub use connection::{CardSetup, ConnectError, Connection, Start};
-pub use device::{Device, DeviceContext, DeviceId, Outcome, close, is_new};
+pub use device::{Device, DeviceContext, DeviceId, Outcome, backends, close, is_new};

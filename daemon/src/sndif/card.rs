@@ -16,16 +16,11 @@ pub const MOST_PCMS: u8 = 32;
 /// Streams of a PCM, as many as the Linux driver reads.
 pub const MOST_STREAMS: u8 = 8;
 
-const SHORT_NAME_OCTETS: usize = 32;
 const NAME_OCTETS: usize = 80;
 
-/// A guest's sound card.
+/// A guest's sound card. Its own names and those of its streams are for the guest alone, and not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CardConfig {
-    /// Its short name, up to 32 octets. Names are never empty and hold no control characters.
-    pub short_name: Option<String>,
-    /// Its long name, up to 80 octets.
-    pub long_name: Option<String>,
     /// Its PCMs, at least one; the place is the index.
     pub pcms: Vec<Pcm>,
 }
@@ -35,7 +30,7 @@ pub struct CardConfig {
 pub struct Pcm {
     /// Its index, from 0.
     pub index: u8,
-    /// Its name, up to 80 octets.
+    /// Its name, up to 80 octets; never empty and without control characters.
     pub name: Option<String>,
     /// Its streams; the place is the index.
     pub streams: Vec<Stream>,
@@ -48,8 +43,6 @@ pub struct Stream {
     pub index: u8,
     /// Which way it goes.
     pub direction: Direction,
-    /// What the host calls it; often not unique.
-    pub unique_id: Option<String>,
     /// What it may be opened with.
     pub limits: Limits,
 }
@@ -80,11 +73,7 @@ impl Reader<'_> {
             return Err(fault(self.frontend, Problem::NoPcm));
         }
         let settings = self.level(&Settings::default(), self.frontend)?;
-        Ok(CardConfig {
-            short_name: self.name(self.frontend, keys::SHORT_NAME, SHORT_NAME_OCTETS)?,
-            long_name: self.name(self.frontend, keys::LONG_NAME, NAME_OCTETS)?,
-            pcms: (0..count).map(|index| self.pcm(index, &settings)).collect::<Result<_, _>>()?,
-        })
+        Ok(CardConfig { pcms: (0..count).map(|index| self.pcm(index, &settings)).collect::<Result<_, _>>()? })
     }
 
     fn pcm(&mut self, index: u8, above: &Settings) -> Result<Pcm, ConfigError> {
@@ -93,7 +82,7 @@ impl Reader<'_> {
         let settings = self.level(above, &directory)?;
         Ok(Pcm {
             index,
-            name: self.name(&directory, keys::NAME, NAME_OCTETS)?,
+            name: self.name(&directory)?,
             streams: (0..count)
                 .map(|stream| self.stream(index, stream, &settings))
                 .collect::<Result<_, _>>()?,
@@ -103,12 +92,7 @@ impl Reader<'_> {
     fn stream(&mut self, pcm: u8, index: u8, above: &Settings) -> Result<Stream, ConfigError> {
         let directory = stream_directory(self.frontend, pcm, index);
         let settings = self.level(above, &directory)?;
-        Ok(Stream {
-            index,
-            direction: self.direction(&directory)?,
-            unique_id: self.name(&directory, keys::UNIQUE_ID, usize::MAX)?,
-            limits: settings.limits(&directory)?,
-        })
+        Ok(Stream { index, direction: self.direction(&directory)?, limits: settings.limits(&directory)? })
     }
 
     fn level(&mut self, above: &Settings, directory: &str) -> Result<Settings, ConfigError> {
@@ -125,13 +109,13 @@ impl Reader<'_> {
         }
     }
 
-    /// A name of at most so many octets; `None` if there is none, or nothing that could be shown.
-    fn name(&mut self, directory: &str, key: &str, most: usize) -> Result<Option<String>, ConfigError> {
-        let node = format!("{directory}/{key}");
+    /// A PCM's name; `None` if there is none, or nothing that could be shown.
+    fn name(&mut self, directory: &str) -> Result<Option<String>, ConfigError> {
+        let node = format!("{directory}/{}", keys::NAME);
         let Some(text) = text(self.nodes, &node)? else { return Ok(None) };
         let mut name = plain(&text);
-        if cut(&mut name, most) {
-            self.warnings.push(Warning { node, oddity: Oddity::LongName(most) });
+        if cut(&mut name, NAME_OCTETS) {
+            self.warnings.push(Warning { node, oddity: Oddity::LongName(NAME_OCTETS) });
         }
         Ok(if name.is_empty() { None } else { Some(name) })
     }

@@ -55,8 +55,6 @@ fn formats(formats: &[PcmFormat]) -> FormatSet {
 fn the_example_of_the_header_is_read_with_what_each_level_hands_down() {
     let (card, warnings) = CardConfig::read(&example_with(&[]), "/f").unwrap();
     assert_eq!(warnings, []);
-    assert_eq!(card.short_name.as_deref(), Some("Card short name"));
-    assert_eq!(card.long_name.as_deref(), Some("Card long name"));
     let card_limits = Limits {
         channels: Interval::new(1, 2),
         rates: Rates::Listed(vec![8000, 32_000, 44_100, 48_000, 96_000]),
@@ -64,12 +62,7 @@ fn the_example_of_the_header_is_read_with_what_each_level_hands_down() {
         buffer: Octets(262_144),
         ..Limits::default()
     };
-    let stream = |index, direction, unique_id: &str, limits| Stream {
-        index,
-        direction,
-        unique_id: Some(unique_id.into()),
-        limits,
-    };
+    let stream = |index, direction, limits| Stream { index, direction, limits };
     let playback = Limits {
         channels: Interval::new(1, 5),
         formats: formats(&[PcmFormat::S8, PcmFormat::U8]),
@@ -81,15 +74,11 @@ fn the_example_of_the_header_is_read_with_what_each_level_hands_down() {
             index: 0,
             name: Some("General analog".into()),
             streams: vec![
-                stream(0, Direction::Playback, "0", playback),
-                stream(1, Direction::Capture, "1", card_limits),
+                stream(0, Direction::Playback, playback),
+                stream(1, Direction::Capture, card_limits),
             ],
         },
-        Pcm {
-            index: 1,
-            name: Some("HDMI-0".into()),
-            streams: vec![stream(0, Direction::Capture, "2", hdmi)],
-        },
+        Pcm { index: 1, name: Some("HDMI-0".into()), streams: vec![stream(0, Direction::Capture, hdmi)] },
     ];
     assert_eq!(card.pcms, expected);
 }
@@ -98,9 +87,7 @@ fn the_example_of_the_header_is_read_with_what_each_level_hands_down() {
 fn a_bare_card_has_the_defaults_of_linux() {
     let (card, warnings) = CardConfig::read(&TestNodes::of(&[("/f/0/0/type", "p")]), "/f").unwrap();
     assert_eq!(warnings, []);
-    assert_eq!(card.short_name, None);
     assert_eq!(card.pcms[0].name, None);
-    assert_eq!(card.pcms[0].streams[0].unique_id, None);
     assert_eq!(card.pcms[0].streams[0].limits, Limits::default());
 }
 
@@ -202,18 +189,25 @@ fn a_card_of_the_wrong_shape_is_refused() {
 #[test]
 fn names_are_made_fit_to_be_shown() {
     let long = "é".repeat(60);
-    let changes = [
-        ("/f/short-name", "\u{1b}[31m"),
-        ("/f/long-name", &*long),
-        ("/f/0/name", " \n "),
-        ("/f/0/0/unique-id", "a\0b"),
-    ];
-    let (card, _) = CardConfig::read(&example_with(&changes), "/f").unwrap();
-    assert_eq!(card.short_name.as_deref(), Some("[31m"));
-    assert_eq!(card.long_name.map(|name| name.len()), Some(80));
-    assert_eq!(card.pcms[0].name, None);
-    assert_eq!(card.pcms[0].streams[0].unique_id.as_deref(), Some("ab"));
-    assert_eq!(warnings(&changes), ["/f/long-name: holds a name longer than 80 octets, which is cut"]);
+    let name = |name: &str| {
+        let (card, _) = CardConfig::read(&example_with(&[("/f/0/name", name)]), "/f").unwrap();
+        card.pcms[0].name.clone()
+    };
+    assert_eq!(name("\u{1b}[31ma\0b").as_deref(), Some("[31mab"));
+    assert_eq!(name(" \n "), None);
+    assert_eq!(name(&long).map(|name| name.len()), Some(80));
+    let warned = "/f/0/name: holds a name longer than 80 octets, which is cut";
+    assert_eq!(warnings(&[("/f/0/name", &long)]), [warned]);
+}
+
+#[test]
+fn a_name_that_is_for_the_guest_alone_costs_no_card_its_sound() {
+    let mut nodes = example_with(&[]);
+    for name in ["short-name", "long-name", "0/0/unique-id"] {
+        nodes.set(&format!("/f/{name}"), &[0xff; 3000]);
+    }
+    let (card, warnings) = CardConfig::read(&nodes, "/f").unwrap();
+    assert_eq!((card.pcms.len(), warnings.len()), (2, 0));
 }
 
 #[test]

@@ -7,14 +7,8 @@ pub const LIST_SEPARATOR: char = ',';
 
 /// Either end's [`BusState`](super::BusState).
 pub const STATE: &str = "state";
-/// In the backend's directory: the frontend's.
-pub const FRONTEND: &str = "frontend";
-/// In the backend's directory: the guest's domain number.
-pub const FRONTEND_ID: &str = "frontend-id";
 /// In the frontend's directory: the backend's.
 pub const BACKEND: &str = "backend";
-/// In the frontend's directory: the backend's domain number.
-pub const BACKEND_ID: &str = "backend-id";
 /// In the backend's directory, by the toolstack: "0" when the device is to go.
 pub const ONLINE: &str = "online";
 
@@ -23,10 +17,6 @@ pub const VERSIONS: &str = "versions";
 /// In the frontend's directory: the one it chose. Linux doesn't write it.
 pub const VERSION: &str = "version";
 
-/// A card's short name.
-pub const SHORT_NAME: &str = "short-name";
-/// A card's long name.
-pub const LONG_NAME: &str = "long-name";
 /// A PCM's name.
 pub const NAME: &str = "name";
 /// A stream's direction.
@@ -35,8 +25,6 @@ pub const TYPE: &str = "type";
 pub const TYPE_PLAYBACK: &str = "p";
 /// [`TYPE`] of a capture stream.
 pub const TYPE_CAPTURE: &str = "c";
-/// A stream's identity, which in practice isn't unique.
-pub const UNIQUE_ID: &str = "unique-id";
 
 /// The least count of channels; of a card, a PCM or a stream, like all that follow.
 pub const CHANNELS_MIN: &str = "channels-min";

@@ -1,4 +1,5 @@
 //! `vsnd-bridge demo` as a process of its own, and what it leaves behind.
+#![allow(clippy::unwrap_used)] // a test from head to foot
 #![cfg(feature = "pipewire")]
 #![allow(clippy::unwrap_used)] // a test from head to foot
 

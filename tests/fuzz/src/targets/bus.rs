@@ -68,8 +68,12 @@ fn look(bus: &mut Bus, facts: &mut Facts, connects: bool, meanwhile: Option<u8>)
                 let ready = matches!(facts.frontend, Some(BusState::Initialised | BusState::Connected));
                 assert!(ready, "nothing is published yet");
                 facts.connected = connects;
-                facts.backend = if connects { BusState::Connected } else { BusState::Closed };
-                if connects { bus.connected() } else { bus.failed(facts.now) }
+                if connects {
+                    bus.connected();
+                } else {
+                    bus.failed(facts.now);
+                    facts.backend = BusState::Closed;
+                }
             }
             Next::TakeOver => {
                 assert!(facts.online && !facts.connected);
@@ -85,6 +89,12 @@ fn look(bus: &mut Bus, facts: &mut Facts, connects: bool, meanwhile: Option<u8>)
             Next::Release => {
                 assert!(facts.connected);
                 facts.connected = false;
+            }
+            Next::Forget => {
+                assert_eq!(facts.backend, BusState::Initialising, "it is no new card");
+                *bus = Bus::default();
+                facts.connected = false;
+                return;
             }
             Next::Write(state) => facts.backend = state,
         }
