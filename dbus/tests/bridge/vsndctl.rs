@@ -319,6 +319,31 @@ async fn top_without_a_terminal_prints_json_or_says_why_not() {
     assert_eq!(lines.json().await["domains"][0]["muted"], true);
 }
 
+/// The bus could start one: a bridge that somebody has stopped stays stopped.
+#[tokio::test]
+async fn top_ends_with_its_bridge_and_starts_none() {
+    let bus = Bus::start();
+    let started = bus.directory().join("started");
+    bus.activates(&format!(
+        "[D-BUS Service]\nName=org.vsnd.Bridge1\nExec=/usr/bin/touch {}\n",
+        started.display()
+    ))
+    .await;
+    let connection = bus.connect().await;
+    let fake = Fake::on(connection.clone()).await;
+    let mut command = vsndctl(&bus);
+    command.args(["top", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut top = command.spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().is_some());
+    drop(fake);
+    connection.close().await.unwrap();
+    let output = timeout(PATIENCE, top.wait_with_output()).await.expect("an end in time").unwrap();
+    assert!(!started.exists());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no bridge runs"), "{output:?}");
+    assert_eq!(output.status.code(), Some(3));
+}
+
 /// What bash offers for a command line whose last word is being typed.
 async fn completions(bus: &Bus, words: &[&str]) -> Vec<String> {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/completions/vsndctl.bash");
