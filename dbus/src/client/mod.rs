@@ -102,6 +102,9 @@ impl Client {
 
     /// What happens to the bridge and its objects from now on. Ends with the connection.
     ///
+    /// They are to be read on: some dozens that wait hold up all that comes on this connection, answers among it. Who asks
+    /// while they wait asks another client.
+    ///
     /// # Errors
     /// When the bus doesn't tell.
     pub async fn events(&self) -> Result<impl Stream<Item = Event> + Unpin + use<>, ClientError> {
