@@ -162,6 +162,7 @@ impl Node {
     /// The node goes: one that plays once its tail is heard, a microphone at once.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.told.end();
         self.attachment = None;
         let tail = if self.spec.direction == Direction::Playback { self.shared.tail() } else { Nanos(0) };
         self.activity.release(now, tail);
@@ -217,7 +218,10 @@ impl Node {
             StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
                 self.shared.interrupt();
-                self.tell(NodeState::Idle { id });
+                // A node that the server removes rests once more, without a number.
+                if id != ID_ANY {
+                    self.tell(NodeState::Idle { id });
+                }
             }
             StreamState::Streaming => {
                 self.backoff.reset();
