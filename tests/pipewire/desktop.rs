@@ -1,5 +1,6 @@
 //! What the desktop sees of nodes, and what it does with them.
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
@@ -104,6 +105,43 @@ fn a_node_is_moved_while_it_plays() {
         id,
         "still the same node"
     );
+}
+
+/// What a session manager knows of routes goes with it. The next one is told, of a route that was set meanwhile, too.
+#[test]
+fn a_session_manager_that_is_started_again_is_told_of_routes() {
+    let desk = Desk::new();
+    let format = stereo(SampleFormat::S16Le);
+    let open = |domain: &str| {
+        let spec = spec(domain, Direction::Playback, format);
+        let node = desk.open(&spec, &ring(Direction::Playback, format, 9_600));
+        (node, desk.running(&spec.name).to_string())
+    };
+    let ((before, id_before), (meanwhile, id_meanwhile)) = (open("alpha"), open("beta"));
+    // It waits where there is no metadata.
+    let is_noted = |id: &str| desk.tool("pw-metadata", &[id, "target.object"]).contains(SECOND_SINK);
+    let has_metadata = || {
+        desk.graph()
+            .iter()
+            .any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
+    };
+    before.set_target(Some(SECOND_SINK.to_owned()));
+    eventually("noted", || is_noted(&id_before).then_some(()));
+
+    let [_, session_manager] = desk.private.processes()[..] else { panic!("two programs") };
+    let killed = Command::new("kill").args(["-KILL", &session_manager.to_string()]).status().unwrap();
+    assert!(killed.success());
+    eventually("gone", || (!has_metadata()).then_some(()));
+    meanwhile.set_target(Some(SECOND_SINK.to_owned()));
+    let mut again = desk.private.command("wireplumber");
+    // It ends with its server, at the latest.
+    let mut again = again.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("back", || has_metadata().then_some(()));
+    for id in [&id_before, &id_meanwhile] {
+        eventually("noted again", || is_noted(id).then_some(()));
+    }
+    again.kill().unwrap();
+    again.wait().unwrap();
 }
 
 #[test]

@@ -212,7 +212,7 @@ impl Node {
             && !std::mem::replace(&mut self.settled, true)
         {
             // What was told as soon as the node had a number may have come before the session manager knew of the node.
-            self.route_due = self.is_routed;
+            self.route_anew();
         }
         match state {
             StreamState::Connecting => self.told.tell_try(&self.spec),
@@ -244,6 +244,11 @@ impl Node {
         {
             self.told.tell_volume(&self.spec, self.volume.clone());
         }
+    }
+
+    /// The session manager may not know of the route, such as one that was started again.
+    pub(super) fn route_anew(&mut self) {
+        self.route_due = self.is_routed;
     }
 
     /// Routes the node as it was said, once it is in the graph.
