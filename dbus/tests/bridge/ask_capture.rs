@@ -68,7 +68,7 @@ struct Session {
     desktop: Connection,
     shown: mpsc::UnboundedReceiver<Shown>,
     client: Client,
-    _example: Child,
+    example: Child,
     bus: Bus,
 }
 
@@ -89,7 +89,7 @@ impl Session {
         let ready = timeout(PATIENCE, lines.next_line()).await.expect("a start in time").unwrap();
         assert_eq!(ready.as_deref(), Some("listening"), "is python3-gi installed?");
         let client = Client::on(bus.connect().await);
-        Self { fake, bridge, desktop, shown, client, _example: example, bus }
+        Self { fake, bridge, desktop, shown, client, example, bus }
     }
 
     /// Ends the bridge, and starts another.
@@ -189,4 +189,20 @@ async fn allowed_once_ends_with_the_bridge_too() {
             break assert_eq!(capture.to_string(), r#""ask""#);
         }
     }
+}
+
+/// What it takes back at its end is out of reach then.
+#[tokio::test]
+async fn it_starts_no_bridge_that_was_stopped() {
+    let mut session = Session::new().await;
+    let started = session.bus.activates_a_file().await;
+    let mut events = session.client.events().await.unwrap();
+    session.answer("once").await;
+    assert_eq!(session.told(&mut events, "Capture").await, r#""allow""#);
+    session.bridge.clone().close().await.unwrap();
+    let example = session.example.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(example).status().await.unwrap().success());
+    let status = timeout(PATIENCE, session.example.wait()).await.expect("an end in time").unwrap();
+    assert!(status.success());
+    assert!(!started.exists());
 }

@@ -1,7 +1,7 @@
 //! A session bus of one's own, for clients and for programs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zbus::Connection;
 use zbus::connection::Builder;
@@ -22,6 +22,14 @@ impl Bus {
     /// Its service files are looked for in here.
     pub fn directory(&self) -> &Path {
         self.0.directory()
+    }
+
+    /// Has it start a bridge by making the file that is returned.
+    pub async fn activates_a_file(&self) -> PathBuf {
+        let file = self.directory().join("started");
+        let exec = format!("/usr/bin/touch {}", file.display());
+        self.activates(&format!("[D-BUS Service]\nName=org.vsnd.Bridge1\nExec={exec}\n")).await;
+        file
     }
 
     /// Has it start bridges by this service file.

@@ -362,12 +362,7 @@ async fn top_without_a_terminal_prints_json_or_says_why_not() {
 #[tokio::test]
 async fn top_ends_with_its_bridge_and_starts_none() {
     let bus = Bus::start();
-    let started = bus.directory().join("started");
-    bus.activates(&format!(
-        "[D-BUS Service]\nName=org.vsnd.Bridge1\nExec=/usr/bin/touch {}\n",
-        started.display()
-    ))
-    .await;
+    let started = bus.activates_a_file().await;
     let connection = bus.connect().await;
     let fake = Fake::on(connection.clone()).await;
     let mut command = vsndctl(&bus);
