@@ -80,6 +80,8 @@ enum RtkitError {
     Bus(#[from] zbus::Error),
     #[error("no answer for {} s", PATIENCE.as_secs())]
     NoAnswer,
+    #[error("a thread may run for {0} us")]
+    NoRunTime(i64),
     #[error("{0}")]
     System(#[from] std::io::Error),
 }
@@ -101,10 +103,27 @@ async fn make_realtime(thread: Pid, priority: u8) -> Result<(), RtkitError> {
 }
 
 /// "The process must have RLIMIT_RTTIME set": the kernel ends a real-time thread that runs for so long without a pause.
-fn limit_run_time(most: i64) -> std::io::Result<()> {
-    let most = u64::try_from(most).unwrap_or(0);
+fn limit_run_time(most: i64) -> Result<(), RtkitError> {
+    // Without any it would end every such thread of the process at once.
+    let most = u64::try_from(most).ok().filter(|most| *most > 0).ok_or(RtkitError::NoRunTime(most))?;
     let set = getrlimit(Resource::Rttime);
     let lower = |limit: Option<u64>| Some(limit.map_or(most, |limit| limit.min(most)));
     let limit = Rlimit { current: lower(set.current), maximum: lower(set.maximum) };
-    Ok(setrlimit(Resource::Rttime, limit)?)
+    setrlimit(Resource::Rttime, limit).map_err(std::io::Error::from)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_would_end_the_thread_is_no_limit() {
+        let limit = || getrlimit(Resource::Rttime).current;
+        let before = limit();
+        for most in [i64::MIN, -1, 0] {
+            assert!(matches!(limit_run_time(most), Err(RtkitError::NoRunTime(_))), "{most}");
+        }
+        assert_eq!(limit(), before);
+    }
 }

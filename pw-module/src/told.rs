@@ -12,17 +12,19 @@ pub(crate) type Events = Rc<dyn Fn(ServerEvent)>;
 pub(crate) struct Told {
     events: Events,
     last: Option<NodeState>,
+    /// The node's handle is gone.
+    ended: bool,
 }
 
 impl Told {
     pub(crate) fn new(events: &Events) -> Self {
-        Self { events: Rc::clone(events), last: None }
+        Self { events: Rc::clone(events), last: None, ended: false }
     }
 
     /// Tells the state of the node of `spec`, unless it was told already.
     pub(crate) fn tell(&mut self, spec: &NodeSpec, state: NodeState) {
         tracing::debug!(node = spec.name, ?state);
-        if self.last.as_ref() == Some(&state) {
+        if self.ended || self.last.as_ref() == Some(&state) {
             return;
         }
         self.last = Some(state.clone());
@@ -37,8 +39,16 @@ impl Told {
         }
     }
 
+    /// Tells nothing from now on: the handle is gone, and while the tail is heard another node may have the name.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
     /// Tells the volume that the user set for the node of `spec`.
     pub(crate) fn tell_volume(&self, spec: &NodeSpec, volume: UserVolume) {
+        if self.ended {
+            return;
+        }
         let (node, client) = (spec.name.clone(), spec.client.id.clone());
         (self.events)(ServerEvent::Volume(VolumeEvent { node, client, volume }));
     }

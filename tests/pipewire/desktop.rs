@@ -1,9 +1,10 @@
 //! What the desktop sees of nodes, and what it does with them.
 
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use vsnd_pw_module::pipewire::private::{Options, SECOND_SINK, SINK};
-use vsnd_pw_module::{Bounds, Direction, Nanos, NodeState, SampleFormat, SoundServer};
+use vsnd_pw_module::{Bounds, Direction, Nanos, NodeState, SampleFormat, ServerEvent, SoundServer};
 use vsnd_tests::pipewire::Endpoint;
 
 use crate::guest::{Desk, Feeder, PATIENCE, eventually, passed, ring, spec, stereo};
@@ -106,6 +107,43 @@ fn a_node_is_moved_while_it_plays() {
     );
 }
 
+/// What a session manager knows of routes goes with it. The next one is told, of a route that was set meanwhile, too.
+#[test]
+fn a_session_manager_that_is_started_again_is_told_of_routes() {
+    let desk = Desk::new();
+    let format = stereo(SampleFormat::S16Le);
+    let open = |domain: &str| {
+        let spec = spec(domain, Direction::Playback, format);
+        let node = desk.open(&spec, &ring(Direction::Playback, format, 9_600));
+        (node, desk.running(&spec.name).to_string())
+    };
+    let ((before, id_before), (meanwhile, id_meanwhile)) = (open("alpha"), open("beta"));
+    // It waits where there is no metadata.
+    let is_noted = |id: &str| desk.tool("pw-metadata", &[id, "target.object"]).contains(SECOND_SINK);
+    let has_metadata = || {
+        desk.graph()
+            .iter()
+            .any(|object| object.kind == "Metadata" && object.get("metadata.name") == Some("default"))
+    };
+    before.set_target(Some(SECOND_SINK.to_owned()));
+    eventually("noted", || is_noted(&id_before).then_some(()));
+
+    let [_, session_manager] = desk.private.processes()[..] else { panic!("two programs") };
+    let killed = Command::new("kill").args(["-KILL", &session_manager.to_string()]).status().unwrap();
+    assert!(killed.success());
+    eventually("gone", || (!has_metadata()).then_some(()));
+    meanwhile.set_target(Some(SECOND_SINK.to_owned()));
+    let mut again = desk.private.command("wireplumber");
+    // It ends with its server, at the latest.
+    let mut again = again.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("back", || has_metadata().then_some(()));
+    for id in [&id_before, &id_meanwhile] {
+        eventually("noted again", || is_noted(id).then_some(()));
+    }
+    again.kill().unwrap();
+    again.wait().unwrap();
+}
+
 #[test]
 fn after_a_crash_of_the_server_the_node_is_back_under_its_name() {
     let mut desk = Desk::new();
@@ -120,9 +158,7 @@ fn after_a_crash_of_the_server_the_node_is_back_under_its_name() {
     passed(&ring, 4_800);
     for _ in 0..2 {
         desk.private.crash();
-        desk.event("end of the connection", |event| {
-            matches!(event, vsnd_pw_module::ServerEvent::Lost(_)).then_some(())
-        });
+        desk.event("end of the connection", |event| matches!(event, ServerEvent::Lost(_)).then_some(()));
         desk.node(&spec.name, |state| (*state == NodeState::Connecting).then_some(()));
         let lost = ring.cursor().position.0;
         desk.private.resume().unwrap();
@@ -144,9 +180,7 @@ fn after_a_crash_of_the_server_the_node_is_back_under_its_name() {
 fn a_server_that_is_not_there_is_waited_for() {
     let mut desk = Desk::new();
     desk.private.crash();
-    desk.event("end of the connection", |event| {
-        matches!(event, vsnd_pw_module::ServerEvent::Lost(_)).then_some(())
-    });
+    desk.event("end of the connection", |event| matches!(event, ServerEvent::Lost(_)).then_some(()));
     let format = stereo(SampleFormat::S16Le);
     let ring = ring(Direction::Playback, format, 9_600);
     let spec = spec("alpha", Direction::Playback, format);
@@ -206,10 +240,49 @@ fn a_node_that_somebody_destroys_comes_back() {
     node.start();
     passed(&ring, 1);
     desk.tool("pw-cli", &["destroy", &id.to_string()]);
-    desk.node(&spec.name, |state| matches!(state, NodeState::Failed(_)).then_some(()));
+    desk.node(&spec.name, |state| {
+        assert_ne!(*state, NodeState::Idle { id: u32::MAX }, "a number that no node has");
+        matches!(state, NodeState::Failed(_)).then_some(())
+    });
     desk.running(&spec.name);
     let position = ring.cursor().position.0;
     passed(&ring, position + 4_800);
+}
+
+/// A guest that closes and opens: the tail of the node before ends while its successor of the same name plays.
+#[test]
+fn a_node_that_is_opened_anew_at_once_is_told_under_its_own_number() {
+    let desk = Desk::new();
+    let format = stereo(SampleFormat::S16Le);
+    let spec = spec("alpha", Direction::Playback, format);
+    let play = || {
+        let ring = ring(Direction::Playback, format, 9_600);
+        let node = desk.open(&spec, &ring);
+        let feeder = Feeder::new(&ring);
+        ring.start();
+        node.start();
+        (node, ring, feeder)
+    };
+    let (node, before, feeder) = play();
+    let old = desk.running(&spec.name);
+    passed(&before, 9_600);
+    before.stop();
+    drop((node, feeder));
+    let (_node, ring, _feeder) = play();
+    let id = desk.in_graph("the new node alone", |objects| {
+        let named = objects.iter().filter(|object| object.get("node.name") == Some(&spec.name));
+        match named.map(|node| node.id).collect::<Vec<_>>()[..] {
+            [id] if id != old => Some(id),
+            _ => None,
+        }
+    });
+    desk.node(&spec.name, |state| {
+        assert_ne!(*state, NodeState::Idle { id: u32::MAX }, "the node before, which has no number any more");
+        (*state == NodeState::Running { id }).then_some(())
+    });
+    passed(&ring, ring.cursor().position.0 + 4_800);
+    let rest = desk.rest();
+    assert!(!rest.iter().any(|event| matches!(event, ServerEvent::Node(_))), "{rest:?}");
 }
 
 /// A ring has to hold what the graph takes at once: two of the shortest cycles that the server is configured for.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use vsnd_pw_module::{Direction, NodeState, PcmRing};
-use vsnd_tests::pulse::{PrivatePulse, SECOND_SINK};
+use vsnd_tests::pulse::{PrivatePulse, SECOND_SINK, SINK};
 use vsnd_tests::rings::Feeder;
 
-use crate::desk::{Desk, Private, eventually, passed, simple_ring, spec};
+use crate::desk::{Desk, Private, eventually, passed, simple_ring, sleep, spec};
 
 /// The part of `pactl list` that has `mark` in it.
 fn part<'t>(listing: &'t str, mark: &str) -> &'t str {
@@ -108,6 +108,31 @@ fn a_stream_is_moved_while_it_plays() {
     passed(&ring, last.0 + 9_600);
     let timing = ring.timing().unwrap();
     assert!(timing.given >= last && timing.heard <= timing.given.0 as i64, "{timing:?}");
+}
+
+/// Nothing but the order wakes the thread: the stream is corked, and no other plays.
+#[test]
+fn a_stream_at_rest_is_routed_at_once() {
+    let desk = Desk::pulse();
+    let (format, ring) = simple_ring(Direction::Playback, 9_600);
+    let spec = spec("alpha", Direction::Playback, format);
+    let node = desk.open(&spec, &ring);
+    desk.node(&spec.name, |state| matches!(state, NodeState::Idle { .. }).then_some(()));
+    let sink = || {
+        let sinks = desk.tool("pactl", &["list", "short", "sinks"]);
+        let inputs = desk.tool("pactl", &["list", "short", "sink-inputs"]);
+        let number = inputs.split_whitespace().nth(1)?.to_owned();
+        let name = sinks
+            .lines()
+            .map(|line| line.split_whitespace())
+            .find_map(|mut words| (words.next() == Some(&*number)).then(|| words.next().map(str::to_owned)));
+        name.flatten()
+    };
+    assert_eq!(sink().as_deref(), Some(SINK));
+    // What the server tells of the stream that went to rest has been read.
+    sleep(500);
+    node.set_target(Some(SECOND_SINK.to_owned()));
+    eventually("the stream on the second sink", || (sink().as_deref() == Some(SECOND_SINK)).then_some(()));
 }
 
 fn playing(desk: &Desk, domain: &str) -> (Box<dyn vsnd_pw_module::Node>, Arc<PcmRing>, String) {

@@ -1,7 +1,10 @@
 //! `vsnd-bridge run`.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tracing::{debug, error, info, warn};
@@ -13,7 +16,7 @@ use vsnd_bridge::session_bus;
 use vsnd_bridge::state::StateFile;
 use vsnd_bridge::stream::Pacer;
 use vsnd_bridge::xen;
-use vsnd_pw_module::{NodeState, ServerEvent, Targets};
+use vsnd_pw_module::{NodeEvent, NodeState, ServerEvent, Targets};
 use zbus::Connection;
 
 use super::RunArgs;
@@ -33,10 +36,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let control = control();
     // Before anything of a guest is touched: one bridge serves a session.
     session_bus::serve(control.clone(), Connection::session)?;
-    let told = control.clone();
+    let (told, log) = (control.clone(), RefCell::new(ServerLog::default()));
     let server = args.service.server.start(move |event| {
         told.server_event(&event);
-        log_event(event);
+        log.borrow_mut().note(event);
     })?;
     let xen = xen::real::open().context("Xen can't be reached")?;
     let own = xen.own;
@@ -80,25 +83,65 @@ fn control() -> Control {
     Control::new(Some(file), memory)
 }
 
+/// How often the log names a node that is not shown.
+const NAMED: Duration = Duration::from_secs(60);
+
 /// Tells what the server tells. What a node does at its guest's pace is for who looks for a fault: a guest must not fill the log.
-fn log_event(event: ServerEvent) {
-    match event {
-        ServerEvent::Connected(server) => info!("{server} answers"),
-        ServerEvent::Targets(targets) if targets.sinks.is_empty() => {
-            warn!("the sound server has no sink, guests run on the clock until it has one")
-        }
-        ServerEvent::Targets(Targets { sinks, sources }) => {
-            info!("the sound server has the sinks {sinks:?} and the sources {sources:?}")
-        }
-        ServerEvent::Lost(why) => {
-            warn!("the sound server went away, guests run on the clock until it is back: {why}")
-        }
-        ServerEvent::Node(node) => match node.state {
-            NodeState::Failed(why) => {
-                error!("node {} is not shown, its guest is not heard: {why}", node.node)
+#[derive(Default)]
+struct ServerLog {
+    /// The nodes that were named within the last [`NAMED`], and when.
+    named: HashMap<String, Instant>,
+}
+
+impl ServerLog {
+    fn note(&mut self, event: ServerEvent) {
+        match event {
+            ServerEvent::Connected(server) => info!("{server} answers"),
+            ServerEvent::Targets(targets) if targets.sinks.is_empty() => {
+                warn!("the sound server has no sink, guests run on the clock until it has one")
             }
-            state => debug!("node {}: {state:?}", node.node),
-        },
-        ServerEvent::Volume(event) => debug!("node {}: the user's volume is {:?}", event.node, event.volume),
+            ServerEvent::Targets(Targets { sinks, sources }) => {
+                info!("the sound server has the sinks {sinks:?} and the sources {sources:?}")
+            }
+            ServerEvent::Lost(why) => {
+                warn!("the sound server went away, guests run on the clock until it is back: {why}")
+            }
+            ServerEvent::Node(NodeEvent { node, state: NodeState::Failed(why), .. })
+                if self.is_due(&node, Instant::now()) =>
+            {
+                error!("node {node} is not shown, its guest runs on the clock: {why}")
+            }
+            ServerEvent::Node(event) => debug!("node {}: {:?}", event.node, event.state),
+            ServerEvent::Volume(event) => {
+                debug!("node {}: the user's volume is {:?}", event.node, event.volume)
+            }
+        }
+    }
+
+    /// Whether a node that fails at `now` is to be named. Each OPEN of its guest makes it anew, and it may fail each time.
+    fn is_due(&mut self, node: &str, now: Instant) -> bool {
+        self.named.retain(|_, named| now.duration_since(*named) < NAMED);
+        let is_due = !self.named.contains_key(node);
+        if is_due {
+            self.named.insert(node.to_owned(), now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_fails_at_every_open_is_named_once_a_minute() {
+        let (mut log, began) = (ServerLog::default(), Instant::now());
+        let mut named = |node, second| log.is_due(node, began + Duration::from_secs(second));
+        assert!(named("vsnd.work.0.0.0", 0));
+        assert!(!named("vsnd.work.0.0.0", 1));
+        assert!(named("vsnd.work.0.0.1", 1), "another node");
+        assert!(!named("vsnd.work.0.0.0", 59));
+        assert!(named("vsnd.work.0.0.0", 60));
+        assert!(!named("vsnd.work.0.0.0", 61));
     }
 }

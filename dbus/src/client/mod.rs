@@ -65,13 +65,9 @@ impl Client {
     pub async fn session() -> Result<Self, ClientError> {
         let connection =
             Builder::session().method_timeout(PATIENCE).build().await.map_err(ClientError::NoBus)?;
-        let name = BusName::try_from(BUS_NAME).map_err(ClientError::Bus)?;
-        let bus = DBusProxy::new(&connection).await?;
-        match bus.name_has_owner(name).await {
-            Ok(true) => Ok(Self::on(connection)),
-            Ok(false) => Err(ClientError::NotRunning),
-            Err(error) => Err(zbus::Error::from(error).into()),
-        }
+        let client = Self::on(connection);
+        client.bridge().await?;
+        Ok(client)
     }
 
     /// The bridge at the other end of a connection, or with the name on its bus.
@@ -79,16 +75,26 @@ impl Client {
         Self { connection }
     }
 
+    /// What the bridge that runs is called on the bus. A call to the well-known name would start one where the bus can.
+    async fn bridge(&self) -> Result<BusName<'static>, ClientError> {
+        let name = BusName::from_static_str(BUS_NAME).map_err(ClientError::Bus)?;
+        if !self.connection.is_bus() {
+            return Ok(name);
+        }
+        let bus = DBusProxy::new(&self.connection).await?;
+        Ok(bus.get_name_owner(name).await.map_err(zbus::Error::from)?.into())
+    }
+
     /// All that the bridge publishes.
     ///
     /// # Errors
-    /// When the bridge doesn't answer, or says what isn't understood.
+    /// [`ClientError::NotRunning`]; when the bridge doesn't answer, or says what isn't understood.
     pub async fn snapshot(&self) -> Result<Bridge, ClientError> {
-        let path = Object::Bridge.path();
-        let manager = ObjectManagerProxy::builder(&self.connection).destination(BUS_NAME).path(&path);
+        let (name, path) = (self.bridge().await?, Object::Bridge.path());
+        let manager = ObjectManagerProxy::builder(&self.connection).destination(&name).path(&path);
         let objects = manager.build().await?.get_managed_objects().await.map_err(zbus::Error::from)?;
         // The manager's own aren't among them.
-        let bridge = PropertiesProxy::builder(&self.connection).destination(BUS_NAME).path(&path);
+        let bridge = PropertiesProxy::builder(&self.connection).destination(&name).path(&path);
         let interface = InterfaceName::from_static_str(Object::Bridge.interface())?;
         let properties = bridge.build().await?.get_all(interface).await.map_err(zbus::Error::from)?;
         Bridge::new(properties, objects)
@@ -96,26 +102,31 @@ impl Client {
 
     /// What happens to the bridge and its objects from now on. Ends with the connection.
     ///
+    /// They are to be read on: some dozens that wait hold up all that comes on this connection, answers among it. Who asks
+    /// while they wait asks another client.
+    ///
     /// # Errors
     /// When the bus doesn't tell.
     pub async fn events(&self) -> Result<impl Stream<Item = Event> + Unpin + use<>, ClientError> {
         event::events(&self.connection).await.map_err(ClientError::from)
     }
 
-    /// A domain.
+    /// A domain of the bridge that runs now.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// [`ClientError::NotRunning`]; when the connection is gone.
     pub async fn domain(&self, id: DomainId) -> Result<DomainProxy<'static>, ClientError> {
-        Ok(DomainProxy::new(&self.connection, Object::Domain(id).path()).await?)
+        let domain = DomainProxy::builder(&self.connection).destination(self.bridge().await?);
+        Ok(domain.path(Object::Domain(id).path()).build().await?)
     }
 
-    /// A stream of a domain.
+    /// A stream of a domain of the bridge that runs now.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// [`ClientError::NotRunning`]; when the connection is gone.
     pub async fn stream(&self, domain: DomainId, id: StreamId) -> Result<StreamProxy<'static>, ClientError> {
-        Ok(StreamProxy::new(&self.connection, Object::Stream(domain, id).path()).await?)
+        let stream = StreamProxy::builder(&self.connection).destination(self.bridge().await?);
+        Ok(stream.path(Object::Stream(domain, id).path()).build().await?)
     }
 }
 

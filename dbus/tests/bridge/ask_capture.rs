@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use vsnd_dbus::client::{Client, Event};
-use vsnd_dbus::{Capture, DomainId, Object};
+use vsnd_dbus::{Capture, DomainId, DomainState, Object};
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedVariant, interface};
 
@@ -64,17 +64,19 @@ impl Desktop {
 /// A session with a bridge, a desktop and the example.
 struct Session {
     fake: Fake,
+    bridge: Connection,
     desktop: Connection,
     shown: mpsc::UnboundedReceiver<Shown>,
     client: Client,
-    _example: Child,
-    _bus: Bus,
+    example: Child,
+    bus: Bus,
 }
 
 impl Session {
     async fn new() -> Self {
         let bus = Bus::start();
-        let fake = Fake::on(bus.connect().await).await;
+        let bridge = bus.connect().await;
+        let fake = Fake::on(bridge.clone()).await;
         let (sender, shown) = mpsc::unbounded_channel();
         let desktop = bus.connect().await;
         desktop.object_server().at(PATH, Desktop { shown: sender, last: 0 }).await.unwrap();
@@ -87,7 +89,14 @@ impl Session {
         let ready = timeout(PATIENCE, lines.next_line()).await.expect("a start in time").unwrap();
         assert_eq!(ready.as_deref(), Some("listening"), "is python3-gi installed?");
         let client = Client::on(bus.connect().await);
-        Self { fake, desktop, shown, client, _example: example, _bus: bus }
+        Self { fake, bridge, desktop, shown, client, example, bus }
+    }
+
+    /// Ends the bridge, and starts another.
+    async fn restart(&mut self) {
+        self.bridge.clone().close().await.unwrap();
+        self.bridge = self.bus.connect().await;
+        self.fake = Fake::on(self.bridge.clone()).await;
     }
 
     async fn shown(&mut self) -> Shown {
@@ -159,4 +168,41 @@ async fn allowed_once_ends_with_the_recording() {
     assert_eq!(bridge.domains[0].capture, Capture::Allow);
     session.fake.update_work(|work| work.capture_active = false);
     assert_eq!(session.told(&mut events, "Capture").await, r#""ask""#);
+}
+
+/// The bridge remembers the permission, and the example that it was for once.
+#[tokio::test]
+async fn allowed_once_ends_with_the_bridge_too() {
+    let mut session = Session::new().await;
+    let mut events = session.client.events().await.unwrap();
+    session.answer("once").await;
+    assert_eq!(session.told(&mut events, "Capture").await, r#""allow""#);
+    session.restart().await;
+    session.fake.service.update(|state| {
+        let work = DomainState { capture: Capture::Allow, ..domain("work", []) };
+        state.domains = [(DomainId(9), work)].into();
+    });
+    loop {
+        if let Event::Changed { object: Object::Domain(DomainId(9)), properties } = next(&mut events).await
+            && let Some(capture) = properties.get("Capture")
+        {
+            break assert_eq!(capture.to_string(), r#""ask""#);
+        }
+    }
+}
+
+/// What it takes back at its end is out of reach then.
+#[tokio::test]
+async fn it_starts_no_bridge_that_was_stopped() {
+    let mut session = Session::new().await;
+    let started = session.bus.activates_a_file().await;
+    let mut events = session.client.events().await.unwrap();
+    session.answer("once").await;
+    assert_eq!(session.told(&mut events, "Capture").await, r#""allow""#);
+    session.bridge.clone().close().await.unwrap();
+    let example = session.example.id().unwrap().to_string();
+    assert!(Command::new("kill").arg(example).status().await.unwrap().success());
+    let status = timeout(PATIENCE, session.example.wait()).await.expect("an end in time").unwrap();
+    assert!(status.success());
+    assert!(!started.exists());
 }

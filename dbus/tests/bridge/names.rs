@@ -50,16 +50,12 @@ async fn whoever_listens_on_the_bus_is_told_of_the_bridge_and_by_nobody_else() {
 #[tokio::test]
 async fn the_bus_knows_how_to_start_a_bridge() {
     let bus = Bus::start();
-    let services = bus.directory().join("dbus-1/services");
-    fs::create_dir_all(&services).unwrap();
     let contrib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib");
-    let file = contrib.join("dbus/org.vsnd.Bridge1.service");
-    fs::copy(&file, services.join("org.vsnd.Bridge1.service")).unwrap();
+    let text = fs::read_to_string(contrib.join("dbus/org.vsnd.Bridge1.service")).unwrap();
+    bus.activates(&text).await;
     let proxy = DBusProxy::new(&bus.connect().await).await.unwrap();
-    proxy.reload_config().await.unwrap();
     let names = proxy.list_activatable_names().await.unwrap();
     assert!(names.iter().any(|name| name.as_str() == "org.vsnd.Bridge1"), "{names:?}");
-    let text = fs::read_to_string(file).unwrap();
     let unit = text.lines().find_map(|line| line.strip_prefix("SystemdService=")).unwrap();
     assert!(contrib.join("systemd").join(unit).exists(), "{unit}");
 }

@@ -6,11 +6,12 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
-use vsnd_dbus::{Capture, CubicVolume, DomainId};
+use vsnd_dbus::client::{Client, Event};
+use vsnd_dbus::{Capture, CubicVolume, DomainId, Object};
 
 use crate::bus::Bus;
 use crate::fake::{Fake, NO_SUCH_SINK, PLAYBACK, WORK, domain, names};
-use crate::peer::PATIENCE;
+use crate::peer::{PATIENCE, next};
 
 /// A name that a terminal would obey, hide and reorder.
 const HOSTILE: &str = "evil\x1b]0;owned\x07\u{9b}2J\u{202e}";
@@ -216,18 +217,24 @@ async fn nothing_that_a_guest_wrote_reaches_the_terminal_as_it_is() {
 /// A vsndctl that prints line by line.
 struct Watcher {
     lines: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    child: Child,
 }
 
 impl Watcher {
     fn start(bus: &Bus, arguments: &[&str]) -> Self {
         let mut child = vsndctl(bus).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { lines, _child: child }
+        Self { lines, child }
     }
 
     async fn line(&mut self) -> String {
         timeout(PATIENCE, self.lines.next_line()).await.expect("a line in time").unwrap().expect("a line")
+    }
+
+    /// Sends it a signal.
+    async fn signal(&self, signal: &str) {
+        let id = self.child.id().unwrap().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().await.unwrap().success());
     }
 
     async fn json(&mut self) -> Value {
@@ -280,6 +287,38 @@ async fn monitor_sees_the_bridge_go_and_come_back() {
     assert_eq!(words.line().await, "work (5): Muted = true");
 }
 
+/// A terminal is stopped, or a pager isn't read on: what happened meanwhile is told later.
+#[tokio::test]
+async fn monitor_goes_on_after_it_was_held_up() {
+    let bus = Bus::start();
+    let connection = bus.connect().await;
+    let fake = Fake::on(connection.clone()).await;
+    let mut words = Watcher::start(&bus, &["monitor"]);
+    words.line().await;
+    words.signal("STOP").await;
+    drop(fake);
+    connection.close().await.unwrap();
+    let fake = Fake::on(bus.connect().await).await;
+    // More than its connection has room for.
+    let mut events = Client::on(bus.connect().await).events().await.unwrap();
+    fake.service.update(|state| {
+        state.domains.extend((100..300).map(|id| (DomainId(id), domain("more", []))));
+    });
+    while !matches!(next(&mut events).await, Event::Added { object: Object::Domain(DomainId(299)), .. }) {}
+    words.signal("CONT").await;
+    assert_eq!(words.line().await, "bridge: went");
+    while words.line().await != "more (299): came" {}
+}
+
+#[tokio::test]
+async fn monitor_prints_a_streams_volume_as_percent() {
+    let desk = Desk::new().await;
+    let mut words = Watcher::start(&desk.bus, &["monitor"]);
+    words.line().await;
+    desk.fake.update_work(|work| work.streams.get_mut(&PLAYBACK).unwrap().volume = vec![0.5, 0.125]);
+    assert_eq!(words.line().await, "work (5) 0_0_0: Volume = 50% 12.5%");
+}
+
 #[tokio::test]
 async fn top_draws_on_a_terminal_and_ends_by_a_key() {
     let desk = Desk::new().await;
@@ -317,6 +356,26 @@ async fn top_without_a_terminal_prints_json_or_says_why_not() {
     assert_eq!(lines.json().await["domains"][0]["streams"][0]["levels"], serde_json::json!([0.5, 0.25]));
     desk.fake.update_work(|work| work.muted = true);
     assert_eq!(lines.json().await["domains"][0]["muted"], true);
+}
+
+/// The bus could start one: a bridge that somebody has stopped stays stopped.
+#[tokio::test]
+async fn top_ends_with_its_bridge_and_starts_none() {
+    let bus = Bus::start();
+    let started = bus.activates_a_file().await;
+    let connection = bus.connect().await;
+    let fake = Fake::on(connection.clone()).await;
+    let mut command = vsndctl(&bus);
+    command.args(["top", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut top = command.spawn().unwrap();
+    let mut lines = BufReader::new(top.stdout.take().unwrap()).lines();
+    assert!(lines.next_line().await.unwrap().is_some());
+    drop(fake);
+    connection.close().await.unwrap();
+    let output = timeout(PATIENCE, top.wait_with_output()).await.expect("an end in time").unwrap();
+    assert!(!started.exists());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no bridge runs"), "{output:?}");
+    assert_eq!(output.status.code(), Some(3));
 }
 
 /// What bash offers for a command line whose last word is being typed.

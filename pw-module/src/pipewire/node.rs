@@ -162,6 +162,7 @@ impl Node {
     /// The node goes: one that plays once its tail is heard, a microphone at once.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.told.end();
         self.attachment = None;
         let tail = if self.spec.direction == Direction::Playback { self.shared.tail() } else { Nanos(0) };
         self.activity.release(now, tail);
@@ -211,13 +212,16 @@ impl Node {
             && !std::mem::replace(&mut self.settled, true)
         {
             // What was told as soon as the node had a number may have come before the session manager knew of the node.
-            self.route_due = self.is_routed;
+            self.route_anew();
         }
         match state {
             StreamState::Connecting => self.told.tell_try(&self.spec),
             StreamState::Paused => {
                 self.shared.interrupt();
-                self.tell(NodeState::Idle { id });
+                // A node that the server removes rests once more, without a number.
+                if id != ID_ANY {
+                    self.tell(NodeState::Idle { id });
+                }
             }
             StreamState::Streaming => {
                 self.backoff.reset();
@@ -240,6 +244,11 @@ impl Node {
         {
             self.told.tell_volume(&self.spec, self.volume.clone());
         }
+    }
+
+    /// The session manager may not know of the route, such as one that was started again.
+    pub(super) fn route_anew(&mut self) {
+        self.route_due = self.is_routed;
     }
 
     /// Routes the node as it was said, once it is in the graph.

@@ -25,7 +25,8 @@ const NO_TARGET: &str = "-1";
 
 /// The metadata on one connection. The fields drop in this order: everything before the registry it came from.
 pub(super) struct Router {
-    metadata: Option<Metadata>,
+    /// With the server's number for it.
+    metadata: Option<(u32, Metadata)>,
     _listener: Listener,
     registry: RegistryRc,
 }
@@ -49,9 +50,14 @@ impl Router {
     /// The metadata came, or came back with another session manager.
     pub(super) fn found(&mut self, metadata: &Global) {
         match self.registry.bind(metadata) {
-            Ok(metadata) => self.metadata = Some(metadata),
+            Ok(bound) => self.metadata = Some((metadata.id, bound)),
             Err(error) => tracing::debug!(%error, "the session manager's metadata can't be had"),
         }
+    }
+
+    /// The object of this number went: the metadata goes with its session manager.
+    pub(super) fn gone(&mut self, id: u32) {
+        self.metadata.take_if(|(number, _)| *number == id);
     }
 
     /// Whether nodes can be routed.
@@ -61,7 +67,7 @@ impl Router {
 
     /// Routes node `id` to the sink or source of a name; `None` leaves it to the session manager.
     pub(super) fn route(&self, id: u32, target: Option<&str>) {
-        if let Some(metadata) = &self.metadata {
+        if let Some((_, metadata)) = &self.metadata {
             let (kind, value) = match target {
                 // A text with a zero in it would be the end of the program.
                 Some(target) => ("Spa:String", clean(target)),

@@ -178,6 +178,7 @@ impl Thread {
                     && let Some(router) = &mut self.router
                 {
                     router.found(&metadata);
+                    self.nodes.values_mut().for_each(Node::route_anew);
                 }
             }
         }
@@ -237,7 +238,12 @@ impl Thread {
                     self.targets.insert(id, (direction, name));
                 }
             }
-            Seen::Gone(id) => drop(self.targets.remove(&id)),
+            Seen::Gone(id) => {
+                self.targets.remove(&id);
+                if let Some(router) = &mut self.router {
+                    router.gone(id);
+                }
+            }
             Seen::All => return self.answered(),
         }
         let now = self.targets();

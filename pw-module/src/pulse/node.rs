@@ -129,6 +129,7 @@ impl Node {
     /// The node goes once its tail is heard.
     pub(super) fn release(&mut self, now: Nanos) {
         self.lease.end();
+        self.told.end();
         self.attachment = None;
         // Bounded there; `tick` ends it as soon as the server has told that the last frame was heard.
         self.activity.release(now, Nanos(i64::MAX));

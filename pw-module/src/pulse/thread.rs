@@ -13,7 +13,7 @@ use super::node::Node;
 use super::properties;
 use super::watch::Watch;
 use crate::clients::Clients;
-use crate::handle::{Command, NodeKey};
+use crate::handle::{Command, NodeKey, Order};
 use crate::search::Search;
 use crate::told::Events;
 use crate::units::{Nanos, monotonic_now};
@@ -38,7 +38,7 @@ struct Thread {
     /// Whether the server answered on the watching connection.
     up: bool,
     search: Search,
-    /// Streams have more frames to move at once.
+    /// Streams have more frames to move at once, or a route to be told of.
     more: bool,
 }
 
@@ -156,6 +156,8 @@ impl Thread {
                 self.nodes.insert(key, node);
             }
             Command::Node(key, order) => {
+                // Carried out at the nodes' turn, which nothing else may bring about where none of them plays.
+                self.more |= matches!(order, Order::Target(_));
                 if let Some(node) = self.nodes.get_mut(&key) {
                     node.obey(order, now);
                 }

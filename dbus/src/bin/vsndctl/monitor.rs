@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use futures::StreamExt;
 use serde_json::{Map, Value, json as object};
-use vsnd_dbus::client::{Bridge, Client, Event};
+use vsnd_dbus::client::{Bridge, Client, ClientError, Event};
 use vsnd_dbus::{DomainId, Object};
 use zbus::{OwnedVariant, Variant};
 
@@ -13,43 +13,44 @@ use crate::list::headline;
 use crate::text::{count, json, safe};
 use crate::volume::percent;
 
+/// `client` is asked, and nothing else: events that wait to be read hold up the answers on their connection.
 pub async fn monitor(client: &Client, as_json: bool) -> anyhow::Result<()> {
     // First listen, then look: nothing falls in between.
-    let mut events = client.events().await?;
-    let mut names = Names::default();
-    tell_bridge(&names.learn(client).await?, as_json)?;
+    let mut events = Client::session().await?.events().await?;
+    let mut seen = Seen::look(client).await?;
+    tell(&Event::Appeared, &seen, as_json)?;
     while let Some(event) = events.next().await {
         if let Event::Appeared = event {
-            tell_bridge(&names.learn(client).await?, as_json)?;
-            continue;
+            seen = match Seen::look(client).await {
+                // It went again, which is told next.
+                Err(ClientError::NotRunning) => continue,
+                looked => looked?,
+            };
         }
-        names.note(&event);
-        let line = if as_json { json(&as_value(&event, &names))? } else { as_line(&event, &names) };
-        writeln!(io::stdout().lock(), "{line}")?;
-        names.forget(&event);
+        seen.note(&event);
+        tell(&event, &seen, as_json)?;
+        seen.forget(&event);
     }
     anyhow::bail!("the session bus went away")
 }
 
-fn tell_bridge(bridge: &Bridge, as_json: bool) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    if as_json {
-        writeln!(out, "{}", json(&object!({ "event": "bridge", "bridge": bridge }))?)?;
-    } else {
-        writeln!(out, "{}: {}", headline(bridge), count(bridge.domains.len(), "guest"))?;
-    }
-    Ok(())
+fn tell(event: &Event, seen: &Seen, in_json: bool) -> anyhow::Result<()> {
+    let line = if in_json { json(&as_value(event, seen))? } else { as_line(event, seen) };
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
 }
 
-/// The names of domains, which events name by their numbers only.
-#[derive(Default)]
-struct Names(BTreeMap<DomainId, String>);
+/// What was there when it was looked at last.
+struct Seen {
+    bridge: Bridge,
+    /// The names of domains, which events name by their numbers only.
+    names: BTreeMap<DomainId, String>,
+}
 
-impl Names {
-    async fn learn(&mut self, client: &Client) -> anyhow::Result<Bridge> {
+impl Seen {
+    async fn look(client: &Client) -> Result<Self, ClientError> {
         let bridge = client.snapshot().await?;
-        self.0 = bridge.domains.iter().map(|domain| (domain.id, domain.name.clone())).collect();
-        Ok(bridge)
+        let names = bridge.domains.iter().map(|domain| (domain.id, domain.name.clone())).collect();
+        Ok(Self { bridge, names })
     }
 
     fn note(&mut self, event: &Event) {
@@ -61,47 +62,58 @@ impl Names {
         else {
             return;
         };
-        self.0.insert(*id, name.to_string());
+        self.names.insert(*id, name.to_string());
     }
 
     fn forget(&mut self, event: &Event) {
         if let Event::Removed(Object::Domain(id)) = event {
-            self.0.remove(id);
+            self.names.remove(id);
         }
     }
 
-    fn of(&self, id: DomainId) -> &str {
-        self.0.get(&id).map_or("?", String::as_str)
+    fn name(&self, id: DomainId) -> &str {
+        self.names.get(&id).map_or("?", String::as_str)
     }
 
     fn title(&self, object: Object) -> String {
         match object {
             Object::Bridge => "bridge".to_owned(),
-            Object::Domain(id) => format!("{} ({id})", safe(self.of(id))),
-            Object::Stream(id, stream) => format!("{} ({id}) {stream}", safe(self.of(id))),
+            Object::Domain(id) => format!("{} ({id})", safe(self.name(id))),
+            Object::Stream(id, stream) => format!("{} ({id}) {stream}", safe(self.name(id))),
         }
     }
 }
 
-fn as_line(event: &Event, names: &Names) -> String {
+fn as_line(event: &Event, seen: &Seen) -> String {
     match event {
-        Event::Added { object, .. } => format!("{}: came", names.title(*object)),
-        Event::Removed(object) => format!("{}: went", names.title(*object)),
+        Event::Added { object, .. } => format!("{}: came", seen.title(*object)),
+        Event::Removed(object) => format!("{}: went", seen.title(*object)),
         Event::Changed { object, properties } => {
             let changes: Vec<_> = sorted(properties)
                 .into_iter()
                 .map(|(name, value)| match (name, value) {
-                    ("Volume", Variant::F64(volume)) => format!("Volume = {}", percent(*volume)),
+                    ("Volume", value) => format!("Volume = {}", volume(value)),
                     _ => format!("{} = {}", safe(name), plain(value)),
                 })
                 .collect();
-            format!("{}: {}", names.title(*object), changes.join(", "))
+            format!("{}: {}", seen.title(*object), changes.join(", "))
         }
         Event::CaptureRequested(id) => {
-            format!("{}: asks for the microphone", names.title(Object::Domain(*id)))
+            format!("{}: asks for the microphone", seen.title(Object::Domain(*id)))
         }
-        Event::Appeared => "bridge: came".to_owned(),
+        Event::Appeared => {
+            format!("{}: {}", headline(&seen.bridge), count(seen.bridge.domains.len(), "guest"))
+        }
         Event::Vanished => "bridge: went".to_owned(),
+    }
+}
+
+/// A domain's volume, or those of a stream's channels.
+fn volume(value: &Variant<'_>) -> String {
+    match value {
+        Variant::F64(volume) => percent(*volume),
+        Variant::Array(channels) => channels.iter().map(volume).collect::<Vec<_>>().join(" "),
+        other => plain(other),
     }
 }
 
@@ -114,19 +126,19 @@ fn plain(value: &Variant<'_>) -> String {
     }
 }
 
-fn as_value(event: &Event, names: &Names) -> Value {
+fn as_value(event: &Event, seen: &Seen) -> Value {
     let (kind, of, properties) = match event {
         Event::Added { object, properties } => ("added", Some(*object), Some(properties)),
         Event::Removed(object) => ("removed", Some(*object), None),
         Event::Changed { object, properties } => ("changed", Some(*object), Some(properties)),
         Event::CaptureRequested(id) => ("capture-requested", Some(Object::Domain(*id)), None),
-        Event::Appeared => ("appeared", None, None),
+        Event::Appeared => return object!({ "event": "bridge", "bridge": seen.bridge }),
         Event::Vanished => ("vanished", None, None),
     };
     let mut value = Map::from_iter([("event".to_owned(), kind.into())]);
     if let Some(Object::Domain(id) | Object::Stream(id, _)) = of {
         value.insert("domain".to_owned(), id.0.into());
-        value.insert("name".to_owned(), names.of(id).into());
+        value.insert("name".to_owned(), seen.name(id).into());
     }
     if let Some(Object::Stream(_, stream)) = of {
         value.insert("stream".to_owned(), stream.to_string().into());
