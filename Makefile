@@ -16,7 +16,7 @@ TEST_PACKAGES  := libxen-dev pipewire-pulse pulseaudio-utils python3-gi
 LINT_PACKAGES  := shellcheck groff-base
 # libFuzzer is C++.
 FUZZ_PACKAGES  := g++
-# A program of its own, installed from its source below target: two minutes, once.
+# A program of its own, installed from its source below target, once.
 DENY           := target/tools/cargo-deny-0.20.2/bin/cargo-deny
 # The letters in the plots, and the other sound server.
 BENCH_PACKAGES := fonts-dejavu-core pulseaudio pulseaudio-utils
@@ -35,7 +35,8 @@ ZSHDIR      := $(PREFIX)/share/zsh/site-functions
 FISHDIR     := $(PREFIX)/share/fish/vendor_completions.d
 
 PROGRAMS := target/release/vsnd-bridge target/release/vsndctl
-SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/build.sh tests/xen/run.sh tests/xen/guest/notes tests/xen/guest/servers)
+SCRIPTS = .ci/run $(wildcard contrib/*.sh tests/support/*.sh tests/fuzz/run.sh tests/xen/*.sh tests/xen/cases/*.sh tests/xen/dom0/*.sh) \
+	$(addprefix tests/xen/,dom0/init dom0/vif guest/init guest/notes guest/servers)
 
 .PHONY: help deps deps-demo build demo test test-fast test-xen bench-timing fuzz lint install uninstall
 .DEFAULT_GOAL := help
@@ -45,10 +46,10 @@ help:
 	@echo '                 ARGS="--play song.wav" plays a file'
 	@echo 'make test        every test: unit, property, headless PipeWire, and real guests on real Xen under emulation'
 	@echo 'make test-fast   the same without real Xen'
-	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 13 minutes; for less ARGS="--long 60"'
+	@echo 'make bench-timing  how true positions are and how late sound is, on this machine: 15 minutes; for less ARGS="--long 60"'
 	@echo 'make fuzz        hostile guests guided by coverage, without end; for less ARGS="--seconds 60 --rounds 1 stream"'
 	@echo 'make build       target/release/vsnd-bridge and vsndctl'
-	@echo 'make lint        formatting, clippy, documentation, shell scripts, the unit, licences'
+	@echo 'make lint        formatting, clippy, one sound server alone, documentation, shell scripts, the unit, licences'
 	@echo 'make deps        install what the above need (Debian 12; sudo when not root); the others call it themselves'
 	@echo 'make install     PREFIX=$(PREFIX) DESTDIR=$(DESTDIR)'
 	@echo 'make uninstall'
@@ -92,6 +93,7 @@ $(DENY):
 lint: deps $(DENY)
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	CARGO='$(CARGO)' contrib/verify-features.sh
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
 	shellcheck -x -P tests/xen $(SCRIPTS)
 	contrib/verify-unit.sh
@@ -104,7 +106,7 @@ $(PROGRAMS):
 install: $(PROGRAMS)
 	install -D -m 755 -t $(DESTDIR)$(BINDIR) $(PROGRAMS)
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/bin/|$(BINDIR)/|; s|/usr/share/doc/vsnd-bridge|$(DOCDIR)|' contrib/systemd/vsnd-bridge.service \
+	sed 's|/usr/bin/|$(BINDIR)/|' contrib/systemd/vsnd-bridge.service \
 		> $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/vsnd-bridge.service
 	install -D -m 644 -t $(DESTDIR)$(UDEVDIR) contrib/udev/70-vsnd-bridge.rules
@@ -118,7 +120,9 @@ install: $(PROGRAMS)
 	install -D -m 644 contrib/completions/vsndctl.bash $(DESTDIR)$(BASHDIR)/vsndctl
 	install -D -m 644 -t $(DESTDIR)$(ZSHDIR) contrib/completions/_vsndctl
 	install -D -m 644 -t $(DESTDIR)$(FISHDIR) contrib/completions/vsndctl.fish
-	install -D -m 644 -t $(DESTDIR)$(DOCDIR) README.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	install -D -m 644 -t $(DESTDIR)$(DOCDIR) CHANGELOG.md LICENSE-MIT LICENSE-APACHE
+	sed 's|(contrib/[a-z]*/|(examples/|' README.md > $(DESTDIR)$(DOCDIR)/README.md
+	chmod 644 $(DESTDIR)$(DOCDIR)/README.md
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs docs/*.md docs/*.svg docs/*.png
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/docs/timing docs/timing/*
 	install -D -m 644 -t $(DESTDIR)$(DOCDIR)/examples contrib/xl/guest-with-sound.cfg

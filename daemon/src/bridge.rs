@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use vsnd_pw_module::{Nanos, monotonic_now};
 
 use crate::config::Config;
@@ -23,6 +23,8 @@ const LAST_REQUESTS: Nanos = Nanos::from_millis(5_000);
 
 /// A guest that changes its states too often is not listened to for so long beyond its debt: time to come to rest.
 const DEAF: Nanos = Nanos::from_millis(1_000);
+/// When what XenStore refused is tried again.
+const TRY_AGAIN: Nanos = Nanos::from_millis(1_000);
 /// How long after a change of the user's it is saved.
 const SAVE_AFTER: Duration = Duration::from_millis(200);
 
@@ -37,6 +39,8 @@ pub struct Bridge {
     total: Arc<Total>,
     /// When to look at a device again although nothing changed.
     due: BTreeMap<DeviceId, Nanos>,
+    /// When to list the cards again, because XenStore refused to.
+    list_again: Option<Nanos>,
     /// Connections of removed cards, until the instant.
     leaving: Vec<(DomId, Connection, Nanos)>,
     changes: Arc<Changes>,
@@ -97,6 +101,7 @@ impl Bridge {
             accounts: BTreeMap::new(),
             total: Total::new(config.total()),
             due: BTreeMap::new(),
+            list_again: None,
             leaving: Vec::new(),
             _watches: (cards, deaths),
             context,
@@ -145,8 +150,8 @@ impl Bridge {
         let seen = std::mem::take(&mut *lock(&self.changes.seen));
         let due = self.due.iter().filter(|(_, due)| **due <= now).map(|(id, _)| *id);
         let mut others: BTreeSet<_> = due.collect();
-        if seen.cards {
-            self.find_cards()?;
+        if seen.cards || self.list_again.is_some_and(|due| due <= now) {
+            self.find_cards(now)?;
             others.extend(self.devices.keys().copied());
         }
         for id in &seen.devices {
@@ -158,7 +163,7 @@ impl Bridge {
         }
         self.let_go(now)?;
         let leaving = self.leaving.iter().map(|(_, _, until)| *until);
-        Ok(self.due.values().copied().chain(leaving).min())
+        Ok(self.due.values().copied().chain(self.list_again).chain(leaving).min())
     }
 
     fn look(&mut self, id: DeviceId, now: Nanos, cause: Cause) -> Result<(), StoreError> {
@@ -169,14 +174,22 @@ impl Bridge {
             device.listen(context, now)?;
             device.look(context)
         }));
-        let next = match looked.unwrap_or(Ok(Outcome::Failed))? {
-            Outcome::Rest => None,
-            Outcome::LookAgain(at) => Some(at),
-            Outcome::Gone => {
+        let next = match looked.unwrap_or(Ok(Outcome::Failed)) {
+            Ok(Outcome::Rest) => None,
+            Ok(Outcome::LookAgain(at)) => Some(at),
+            Ok(Outcome::Gone) => {
                 self.remove(id);
                 return Ok(());
             }
-            Outcome::Failed => return self.give_up(id),
+            Ok(Outcome::Failed) => return self.give_up(id),
+            Err(error @ StoreError::Disconnected(_)) => return Err(error),
+            // This card's trouble, and no other's.
+            Err(error) => {
+                if let Some(more) = device.account().may_tell() {
+                    warn!(domain = %device.domain().shown(), device = %id, "XenStore refuses what the sound card needs, it is tried again: {error}{more}");
+                }
+                Some(now + TRY_AGAIN)
+            }
         };
         let changes = &device.account().state_changes;
         if cause == Cause::Guest
@@ -201,16 +214,29 @@ impl Bridge {
         // What broke may break again.
         let dropped = catch_unwind(AssertUnwindSafe(|| drop(device)));
         let closed = catch_unwind(AssertUnwindSafe(|| guest::close(&self.context, id)));
-        if dropped.is_err() || closed.is_err() {
-            error!(device = %id, "and it can't even be closed");
+        match closed {
+            Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
+            Ok(Ok(())) if dropped.is_ok() => (),
+            _ => error!(device = %id, "and it can't even be closed"),
         }
-        closed.unwrap_or(Ok(()))
+        Ok(())
     }
 
     /// Takes up cards that came.
-    fn find_cards(&mut self) -> Result<(), StoreError> {
+    fn find_cards(&mut self, now: Nanos) -> Result<(), StoreError> {
         let store = Arc::clone(&self.context.xen.store);
-        let cards = list_cards(&*store, &backends(&self.context))?;
+        let cards = match list_cards(&*store, &backends(&self.context)) {
+            Ok(cards) => cards,
+            Err(error @ StoreError::Disconnected(_)) => return Err(error),
+            // A list that is not whole says of no card that it went.
+            Err(error) => {
+                if self.list_again.replace(now + TRY_AGAIN).is_none() {
+                    error!("sound cards can't be listed, which is tried again: {error}");
+                }
+                return Ok(());
+            }
+        };
+        self.list_again = None;
         // Also of cards that went while no bridge ran.
         self.context.records.retain(|card| cards.contains(&card));
         // One that was attached anew may have come before it was seen to be gone.
@@ -224,7 +250,8 @@ impl Bridge {
                 Ok(Ok(())) => (),
                 Ok(Err(error @ StoreError::Disconnected(_))) => return Err(error),
                 Ok(Err(error)) => {
-                    error!(device = %id, "the sound card can't be watched, it has no sound: {error}")
+                    error!(device = %id, "the sound card can't be watched, it has no sound: {error}");
+                    self.forget(id);
                 }
                 Err(_) => self.give_up(id)?,
             }
@@ -314,11 +341,11 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, S
             let Ok(number) = device.parse() else { continue };
             // A directory without a state is one that the toolstack is still making, or already removing.
             match store.read(&format!("{backends}/{frontend}/{device}/state")) {
-                Err(error @ StoreError::Disconnected(_)) => return Err(error),
-                Err(_) => (),
                 Ok(_) => {
                     cards.insert(DeviceId { frontend: DomId(domain), device: number });
                 }
+                Err(StoreError::NotFound) => (),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -327,7 +354,7 @@ fn list_cards(store: &dyn Nodes, backends: &str) -> Result<BTreeSet<DeviceId>, S
 
 fn children(store: &dyn Nodes, path: &str) -> Result<Vec<String>, StoreError> {
     match store.directory(path) {
-        Err(error @ StoreError::Disconnected(_)) => Err(error),
-        other => Ok(other.unwrap_or_default()),
+        Err(StoreError::NotFound) => Ok(Vec::new()),
+        listed => listed,
     }
 }

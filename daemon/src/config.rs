@@ -43,6 +43,7 @@ use vsnd_pw_module::Role;
 use wildmatch::WildMatch;
 
 use crate::guess::probably_meant;
+use crate::xdg::directory_or;
 use limits::LimitKeys;
 pub use limits::{GuestLimits, TotalLimits};
 
@@ -97,13 +98,26 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// What mends it, for people.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Read { path, source } => match source.kind() {
+                io::ErrorKind::NotFound => "name a file that is there, or leave --config out".to_owned(),
+                io::ErrorKind::IsADirectory => "name a file, not a directory".to_owned(),
+                io::ErrorKind::InvalidData => "write it as text in UTF-8".to_owned(),
+                _ => format!("let this user read it; namei -l {} shows who may", path.display()),
+            },
+            Self::Parse { .. } => "mend that line; vsnd-bridge run --help shows one".to_owned(),
+        }
+    }
+}
+
 impl Config {
     /// The file that is read when the command line names none: `$XDG_CONFIG_HOME/vsnd-bridge/config.toml`.
     /// `None` when the environment names no home.
     pub fn default_path() -> Option<PathBuf> {
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = var("XDG_CONFIG_HOME").or_else(|| Some(var("HOME")?.join(".config")))?;
-        Some(base.join("vsnd-bridge").join("config.toml"))
+        Some(directory_or("XDG_CONFIG_HOME", ".config")?.join("vsnd-bridge").join("config.toml"))
     }
 
     /// Reads the file that the command line names, which must exist, or else the default one, which need not.
@@ -272,7 +286,9 @@ fn explain(error: &toml::de::Error, text: &str, path: &Path) -> ConfigError {
     let span = error.span().unwrap_or(0..0);
     let before = text.get(..span.start).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-    let mut message = error.message().trim_end().replace('\n', ", ");
+    // Serde names the type of a limit as Rust does.
+    let number = format!("a whole number from 1 to {}", u32::MAX);
+    let mut message = error.message().trim_end().replace('\n', ", ").replace("a nonzero u32", &number);
     let written = text.get(span).unwrap_or_default().trim_matches(['"', '\'']);
     if let Some(meant) = probably_meant(written, WORDS) {
         message.push_str(&format!("; did you mean `{meant}`?"));
@@ -349,7 +365,11 @@ mod tests {
         let studio = GuestLimits { memory: count(256), requests_per_second: count(100_000), ..everyone };
         assert_eq!((limits("studio"), config.total().memory), (studio, count(1024)));
         assert_eq!(parse("").total(), TotalLimits::default());
-        assert!(fault("[default.limits]\ncards = 0\n").contains("config.toml:2:9: "));
+        let zero = fault("[default.limits]\ncards = 0\n");
+        assert!(
+            zero.starts_with("config.toml:2:9: ") && zero.contains("a whole number from 1 to "),
+            "{zero}"
+        );
         assert!(fault("[default.limits]\nmemori = 1\n").contains("did you mean `memory`?"));
     }
 
@@ -401,6 +421,20 @@ mod tests {
     fn faults_in_the_syntax_are_one_line() {
         let fault = fault("[default]\ncapture = allow\n");
         assert!(fault.starts_with("config.toml:2:11: ") && !fault.contains('\n'), "{fault}");
+    }
+
+    #[test]
+    fn a_file_that_can_not_be_read_has_another_remedy_than_one_with_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Config::load(Some(&folder.path().join(name))).unwrap_err().remedy();
+        fs::write(folder.path().join("fault.toml"), "[default").unwrap();
+        fs::write(folder.path().join("octets.toml"), [0xff]).unwrap();
+        assert!(at("fault.toml").starts_with("mend that line"));
+        assert!(at("none.toml").contains("leave --config out"));
+        assert!(at("").contains("not a directory"));
+        assert!(at("octets.toml").contains("UTF-8"));
+        let denied = ConfigError::Read { path: "/p".into(), source: io::ErrorKind::PermissionDenied.into() };
+        assert!(denied.remedy().contains("namei -l /p"));
     }
 
     #[test]

@@ -33,7 +33,8 @@ struct Shared {
     changed: watch::Sender<()>,
     /// Whether the memory has changed since it was saved.
     unsaved: watch::Sender<bool>,
-    file: Option<StateFile>,
+    /// Held from a look at the memory until that is written: what was saved last is what was true last.
+    file: Option<Mutex<StateFile>>,
 }
 
 #[derive(Default)]
@@ -67,7 +68,7 @@ impl Control {
     pub fn new(file: Option<StateFile>, memory: Memory) -> Self {
         let state = Mutex::new(State { memory, ..State::default() });
         let (changed, unsaved) = (watch::Sender::new(()), watch::Sender::new(false));
-        Self { shared: Arc::new(Shared { state, changed, unsaved, file }) }
+        Self { shared: Arc::new(Shared { state, changed, unsaved, file: file.map(Mutex::new) }) }
     }
 
     // ---- for the user ---------------------------------------------------------------------------------------------
@@ -146,6 +147,10 @@ impl Control {
     /// A guest has a card. What is remembered of it, and else the policy, holds from now on.
     pub fn domain_came(&self, domain: &Domain, policy: Capture) {
         let mut state = lock(&self.shared.state);
+        // Numbers are given out anew, and what another domain may do is not this one's.
+        if state.domains.get(&domain.id).is_some_and(|entry| entry.domain.key() != domain.key()) {
+            state.forget(domain.id);
+        }
         let State { domains, memory, .. } = &mut *state;
         domains.entry(domain.id).or_insert_with(|| {
             let identity = Identity::of(domain);
@@ -157,11 +162,12 @@ impl Control {
         self.shared.changed();
     }
 
-    /// A card was removed, and its streams with it.
+    /// A card was removed, and its streams with it. What it recorded ends now: its guest's last requests are still answered, but
+    /// nobody could see that it records, nor forbid it.
     pub fn card_went(&self, card: DeviceId) {
         let mut state = lock(&self.shared.state);
         if let Some(entry) = state.domains.get_mut(&card.frontend) {
-            entry.strips.retain(|place, _| place.card != card.device);
+            entry.forget(|place| place.card == card.device);
         }
         drop(state);
         self.shared.changed();
@@ -169,10 +175,7 @@ impl Control {
 
     /// A guest has no card any more.
     pub fn domain_went(&self, id: DomId) {
-        let mut state = lock(&self.shared.state);
-        state.domains.remove(&id);
-        state.asking.remove(&id);
-        drop(state);
+        lock(&self.shared.state).forget(id);
         self.shared.changed();
     }
 
@@ -183,11 +186,12 @@ impl Control {
 
     /// Saves what the user changed, if anything. Waits for the disk, but lets nobody else wait.
     pub fn save(&self) {
+        let file = self.shared.file.as_ref().map(lock);
         if !self.shared.unsaved.send_replace(false) {
             return;
         }
         let memory = lock(&self.shared.state).memory.clone();
-        if let Some(file) = &self.shared.file {
+        if let Some(file) = file {
             file.save(&memory);
         }
     }
@@ -197,11 +201,16 @@ impl Control {
     /// The strip of a stream whose card was connected.
     pub fn strip(&self, setup: &StreamSetup, server: Arc<dyn SoundServer>) -> Arc<Strip> {
         let mut state = lock(&self.shared.state);
-        let entry = state.domains.get_mut(&setup.domain.id);
-        let shared = Arc::clone(&self.shared);
-        let changed = Arc::new(move || shared.changed());
         // Of a domain that went meanwhile nobody sees it.
-        let unseen = Memory::default().settings(None, setup.policy.capture);
+        let unseen = state.memory.settings(None, setup.policy.capture);
+        let entry = state.domains.get_mut(&setup.domain.id);
+        // The strips are a part of what is shared.
+        let shared = Arc::downgrade(&self.shared);
+        let changed = Arc::new(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.changed();
+            }
+        });
         let settings = entry.as_ref().map_or(unseen, |entry| entry.settings);
         let before = entry.as_ref().and_then(|entry| entry.strips.get(&setup.place));
         let strip = Arc::new(Strip::new(setup, settings, server, changed, before.map(|strip| &**strip)));
@@ -257,6 +266,17 @@ impl Shared {
 }
 
 impl Entry {
+    /// Takes streams out of the user's sight, and the microphone from them.
+    fn forget(&mut self, which: impl Fn(&Place) -> bool) {
+        self.strips.retain(|place, strip| {
+            let went = which(place);
+            if went {
+                strip.withdraw();
+            }
+            !went
+        });
+    }
+
     fn snapshot(&self) -> DomainState {
         let streams = self.strips.iter().map(|(place, strip)| (StreamId::from(*place), strip.snapshot()));
         DomainState {
@@ -281,8 +301,62 @@ fn no_domain(id: DomainId) -> Refusal {
 }
 
 impl State {
+    fn forget(&mut self, id: DomId) {
+        if let Some(mut entry) = self.domains.remove(&id) {
+            entry.forget(|_| true);
+        }
+        self.asking.remove(&id);
+    }
+
     fn of_node(&self, client: &str, node: &str, tell: impl Fn(&Strip)) {
         let strips = self.domains.values().flat_map(|entry| entry.strips.values());
         strips.filter(|strip| strip.has_node(client, node)).for_each(|strip| tell(strip));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(name: &str) -> Domain {
+        Domain { id: DomId(7), name: Some(name.to_owned()), uuid: None }
+    }
+
+    #[test]
+    fn a_domain_inherits_nothing_from_another_that_had_its_number() {
+        let control = Control::default();
+        let capture = || control.snapshot().domains[&DomainId(7)].capture;
+        control.domain_came(&domain("work"), Capture::Ask);
+        control.obey(Command::SetCapture { domain: DomainId(7), capture: Capture::Allow }).unwrap();
+        control.domain_came(&domain("work"), Capture::Ask);
+        assert_eq!(capture(), Capture::Allow, "another card of the same one");
+        control.domain_came(&domain("other"), Capture::Ask);
+        assert_eq!(capture(), Capture::Ask);
+        assert_eq!(control.snapshot().domains[&DomainId(7)].name, "other");
+    }
+
+    #[test]
+    fn of_two_that_save_at_once_the_later_one_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("domains.toml");
+        let (file, memory) = StateFile::open(path.clone());
+        let control = Control::new(Some(file), memory);
+        control.domain_came(&domain("work"), Capture::Ask);
+        let mute = |muted| control.obey(Command::SetMuted { domain: DomainId(7), muted }).unwrap();
+        for muted in [true, false].repeat(20) {
+            mute(!muted);
+            std::thread::scope(|scope| {
+                scope.spawn(|| control.save());
+                while *control.unsaved().borrow() {
+                    std::thread::yield_now();
+                }
+                mute(muted);
+                control.save();
+            });
+            let settings = StateFile::open(path.clone())
+                .1
+                .settings(Identity::of(&domain("work")).as_ref(), Capture::Ask);
+            assert_eq!(settings.volume.muted, muted);
+        }
     }
 }

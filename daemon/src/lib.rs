@@ -21,4 +21,5 @@ pub mod sndif;
 pub mod state;
 pub mod stream;
 mod targets;
+pub mod xdg;
 pub mod xen;

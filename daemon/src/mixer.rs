@@ -127,6 +127,8 @@ impl Identity {
 pub struct Memory {
     #[serde(default)]
     domain: Vec<Remembered>,
+    #[serde(skip)]
+    in_doubt: bool,
 }
 
 /// What the user changed for one domain.
@@ -152,9 +154,16 @@ pub enum Change {
 }
 
 impl Memory {
+    /// More was remembered than can be read. The user may have denied a domain the microphone, so a policy that allows it to record
+    /// has the user asked.
+    pub fn doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
     /// What holds for a domain: what the user changed, else what the policy says.
     pub fn settings(&self, identity: Option<&Identity>, policy: Capture) -> Settings {
         let found = identity.and_then(|identity| self.find(identity)).map(|index| &self.domain[index]);
+        let policy = if self.in_doubt && policy == Capture::Allow { Capture::Ask } else { policy };
         Settings {
             volume: DomainVolume {
                 volume: found.and_then(|found| found.volume).unwrap_or(CubicVolume::FULL),

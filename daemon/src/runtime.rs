@@ -18,6 +18,7 @@ use vsnd_pw_module::{Access, Pages};
 use crate::guest::DeviceId;
 use crate::guest::names::Place;
 use crate::stream::Record;
+use crate::xdg;
 use crate::xen::DomId;
 
 /// Octets of a record's file: a page.
@@ -60,25 +61,22 @@ struct Directory {
 }
 
 impl Records {
+    /// The directory that the session has for it, `$XDG_RUNTIME_DIR/vsnd-bridge`. `None` when the environment names none.
+    pub fn default_path() -> Option<PathBuf> {
+        Some(xdg::directory("XDG_RUNTIME_DIR")?.join("vsnd-bridge"))
+    }
+
     /// The directory at `path`, made if there is none, for this process alone. Waits two seconds at most for another one to
     /// be gone.
     ///
     /// # Errors
     /// [`RuntimeError`].
     pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| RuntimeError::Io { path, error }
-        };
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(path)(error)),
             _ => (),
         }
-        let found = path.symlink_metadata().map_err(failed(path))?;
-        let own = rustix::process::geteuid().as_raw();
-        if !found.is_dir() || found.uid() != own || found.mode() & 0o077 != 0 {
-            return Err(RuntimeError::NotPrivate(path.to_owned()));
-        }
+        private(path)?;
         let lock_path = path.join("lock");
         let lock = open_own(&lock_path).map_err(failed(&lock_path))?;
         let deadline = Instant::now() + PREDECESSOR;
@@ -91,6 +89,25 @@ impl Records {
             }
         }
         Ok(Self { directory: Some(Directory { path: path.to_owned(), _lock: lock }) })
+    }
+
+    /// Whether [`open`](Self::open) would find a directory at `path` that it can use, or a place to make it. Changes nothing, and
+    /// doesn't tell whether another process has it.
+    ///
+    /// # Errors
+    /// [`RuntimeError`], but not [`Taken`](RuntimeError::Taken).
+    pub fn probe(path: &Path) -> Result<(), RuntimeError> {
+        let written = match private(path) {
+            Err(RuntimeError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                path.parent().unwrap_or(path)
+            }
+            found => {
+                found?;
+                path
+            }
+        };
+        let wanted = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(written, wanted).map_err(|error| failed(written)(error.into()))
     }
 
     /// The record of one stream, as it stands; one that nobody finds again where there can't be a file.
@@ -116,6 +133,21 @@ impl Records {
             }
         }
     }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |error| RuntimeError::Io { path, error }
+}
+
+/// Sees that `path` is a directory, and this user's alone.
+fn private(path: &Path) -> Result<(), RuntimeError> {
+    let found = path.symlink_metadata().map_err(failed(path))?;
+    let own = rustix::process::geteuid().as_raw();
+    if !found.is_dir() || found.uid() != own || found.mode() & 0o077 != 0 {
+        return Err(RuntimeError::NotPrivate(path.to_owned()));
+    }
+    Ok(())
 }
 
 /// The card that a record's file speaks of, by its name.
@@ -195,6 +227,7 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
         assert!(matches!(Records::open(&path), Err(RuntimeError::NotPrivate(_))));
+        assert!(matches!(Records::probe(&path), Err(RuntimeError::NotPrivate(_))));
         let link = folder.path().join("link");
         let target = tempfile::tempdir().unwrap();
         symlink(target.path(), &link).unwrap();
@@ -203,6 +236,18 @@ mod tests {
         symlink(target.path().join("elsewhere"), folder.path().join("own/3.0.1.2")).unwrap();
         records.of(DomId(3), PLACE).begin(&Incarnation { uuid: 1, transport: TRANSPORT });
         assert_eq!(names(target.path()), [""; 0], "a link is not followed");
+    }
+
+    #[test]
+    fn a_look_at_the_directory_makes_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vsnd-bridge");
+        Records::probe(&path).unwrap();
+        assert_eq!(names(folder.path()), [""; 0]);
+        let _records = Records::open(&path).unwrap();
+        Records::probe(&path).unwrap();
+        let nowhere = folder.path().join("not/there");
+        assert!(matches!(Records::probe(&nowhere), Err(RuntimeError::Io { .. })));
     }
 
     #[test]

@@ -59,6 +59,20 @@ where
     outcome.blocking_recv().unwrap_or(Ok(())).map_err(Error::from)
 }
 
+/// Whether there is a bus where `connect` leads, and it answers. Nothing is shown on it.
+///
+/// # Errors
+/// It can't be reached, or doesn't answer, or there is no runtime for asking.
+pub fn probe<F>(connect: F) -> Result<(), Error>
+where
+    F: Future<Output = zbus::Result<Connection>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let connected = runtime.block_on(async { timeout(ANSWER, connect).await });
+    let connected = connected.unwrap_or_else(|_| Err(silent()));
+    connected.map(drop).map_err(|error| StartError::from(error).into())
+}
+
 async fn keep_serving<F>(
     control: &Control,
     connect: impl Fn() -> F,
@@ -158,5 +172,16 @@ impl<'a> Controls<'a> {
         for domain in self.control.take_capture_requests() {
             self.service.capture_requested(domain);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bus_that_does_not_answer_is_none() {
+        let error = probe(std::future::pending()).unwrap_err().to_string();
+        assert!(error.contains("does not answer"), "{error}");
     }
 }

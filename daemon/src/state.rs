@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use tracing::{error, warn};
 
 use crate::mixer::Memory;
+use crate::xdg::directory_or;
 
 /// The file's name in `$XDG_STATE_HOME/vsnd-bridge`.
 const FILE: &str = "domains.toml";
@@ -24,11 +25,14 @@ pub struct StateFile {
 
 /// Why a state can't be read.
 #[derive(Debug, thiserror::Error)]
-enum ReadError {
+pub enum ReadError {
+    /// The system says so.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It can't be ours.
     #[error("it is longer than {LONGEST} octets")]
     TooLong,
+    /// It can't be understood.
     #[error("{}", .0.to_string().trim_end().replace('\n', "; "))]
     Parse(#[from] toml::de::Error),
 }
@@ -37,34 +41,44 @@ impl StateFile {
     /// The file in `$XDG_STATE_HOME/vsnd-bridge`, `~/.local/state` where that is unset. `None` when the environment names no
     /// home.
     pub fn default_path() -> Option<PathBuf> {
-        let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let base = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?;
-        Some(base.join("vsnd-bridge").join(FILE))
+        Some(directory_or("XDG_STATE_HOME", ".local/state")?.join("vsnd-bridge").join(FILE))
     }
 
     /// Reads the file at `path`. One that can't be used is told of and kept aside as `domains.toml.bad`, and nothing is
-    /// remembered from before.
+    /// remembered from before. While such a file is there, the memory is [in doubt](Memory::doubt).
     pub fn open(path: PathBuf) -> (Self, Memory) {
-        let memory = match read(&path) {
+        let aside = path.with_extension("toml.bad");
+        let mut in_doubt = aside.exists();
+        let mut memory = match read(&path) {
             Ok(memory) => memory,
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Memory::default(),
             Err(fault) => {
-                let aside = path.with_extension("toml.bad");
+                in_doubt = true;
                 error!(
                     "volumes and permissions of before are forgotten, {} can't be used: {fault}",
                     path.display()
                 );
-                match fs::rename(&path, &aside) {
-                    Ok(()) => error!(
-                        "the file is kept as {}; mend it and move it back while vsnd-bridge is stopped",
-                        aside.display()
-                    ),
-                    Err(error) => error!("nor can it be kept aside as {}: {error}", aside.display()),
+                if let Err(error) = fs::rename(&path, &aside) {
+                    error!("nor can it be kept aside as {}: {error}", aside.display());
                 }
                 Memory::default()
             }
         };
+        if in_doubt {
+            warn!(
+                "no policy lets a guest record without asking you: mend {}, move it back and start vsnd-bridge again, or remove it",
+                aside.display()
+            );
+            memory.doubt();
+        }
         (Self { path }, memory)
+    }
+
+    /// Whether [`open`](Self::open) would find a file at `path` that it can use, or none. Changes nothing.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn probe(path: &Path) -> Result<(), ReadError> {
+        read(path).map(drop)
     }
 
     /// Replaces the file's contents, whole or not at all.
@@ -75,11 +89,14 @@ impl StateFile {
     }
 }
 
+/// What the file holds; a file that is not there holds nothing.
 fn read(path: &Path) -> Result<Memory, ReadError> {
-    if fs::metadata(path)?.len() > LONGEST {
-        return Err(ReadError::TooLong);
+    match fs::metadata(path) {
+        Ok(file) if file.len() > LONGEST => Err(ReadError::TooLong),
+        Ok(_) => Ok(toml::from_str(&fs::read_to_string(path)?)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Memory::default()),
+        Err(error) => Err(error.into()),
     }
-    Ok(toml::from_str(&fs::read_to_string(path)?)?)
 }
 
 fn replace(path: &Path, memory: &Memory) -> io::Result<()> {
@@ -140,12 +157,39 @@ mod tests {
             ("too long", vec![b'#'; LONGEST as usize + 1]),
         ] {
             fs::write(&path, &content).unwrap();
+            assert!(StateFile::probe(&path).is_err(), "{what}");
+            assert_eq!(fs::read(&path).unwrap(), content, "a look changes nothing");
             let (file, memory) = StateFile::open(path.clone());
-            assert_eq!(memory, Memory::default(), "{what}");
+            let forgotten = Memory::default().settings(Some(&identity()), Capture::Ask);
+            assert_eq!(settings(&memory), forgotten, "{what}");
             assert_eq!(fs::read(folder.path().join("domains.toml.bad")).unwrap(), content, "{what}");
             assert!(!path.exists(), "{what}");
             file.save(&memory);
             assert!(fs::read_to_string(&path).unwrap().starts_with('#'));
+            StateFile::probe(&path).unwrap();
         }
+    }
+
+    #[test]
+    fn who_may_have_been_denied_the_microphone_is_not_let_in_by_a_file_that_can_not_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE);
+        let opened = || StateFile::open(path.clone());
+        let by_policy = |memory: &Memory, policy| memory.settings(Some(&identity()), policy).capture;
+        assert_eq!(by_policy(&opened().1, Capture::Allow), Capture::Allow);
+
+        fs::write(&path, "[[domain]]\nname = \"wor").unwrap();
+        let (file, memory) = opened();
+        assert_eq!(by_policy(&memory, Capture::Allow), Capture::Ask);
+        assert_eq!(by_policy(&memory, Capture::Deny), Capture::Deny);
+
+        file.save(&memory);
+        let (_, mut later) = opened();
+        assert_eq!(by_policy(&later, Capture::Allow), Capture::Ask, "it was not mended");
+        later.remember(&identity(), Change::Capture(Capture::Allow));
+        assert_eq!(by_policy(&later, Capture::Deny), Capture::Allow, "the user said so since");
+
+        fs::remove_file(path.with_extension("toml.bad")).unwrap();
+        assert_eq!(by_policy(&opened().1, Capture::Allow), Capture::Allow);
     }
 }

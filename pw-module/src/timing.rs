@@ -19,12 +19,18 @@ pub struct Timing {
     pub cycle: Frames,
 }
 
-/// The newest [`Timing`], readable at any time without a lock (a seqlock). A writer that finds another at work gives up.
+/// The newest [`Timing`], readable at any time without a lock: a seqlock with two slots. The next snapshot is written beside the newest, so
+/// a writer that is interrupted holds up no reader, whatever the priority of either. A writer that finds another at work gives up.
 #[derive(Default)]
 pub(crate) struct Snapshot {
-    /// Even: at rest. Counts on through every run: a number that came again would let a reader take parts of two
-    /// snapshots for one.
+    /// Twice the number of snapshots written, and one more while the next is: number `n` lies in slot `n % 2`. Counts on through
+    /// every run: a number that came again would let a reader take parts of two snapshots for one.
     sequence: AtomicU32,
+    slots: [Slot; 2],
+}
+
+#[derive(Default)]
+struct Slot {
     /// Whether there is a snapshot of this run.
     published: AtomicBool,
     at: AtomicI64,
@@ -33,18 +39,8 @@ pub(crate) struct Snapshot {
     cycle: AtomicU64,
 }
 
-impl Snapshot {
-    /// Returns whether nobody else was writing.
-    fn write(&self, timing: Option<Timing>) -> bool {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        let at_rest = sequence.is_multiple_of(2);
-        let claim = |from| {
-            self.sequence.compare_exchange(from, from + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        };
-        if !at_rest || !claim(sequence) {
-            return false;
-        }
-        fence(Ordering::Release);
+impl Slot {
+    fn fill(&self, timing: Option<Timing>) {
         self.published.store(timing.is_some(), Ordering::Relaxed);
         if let Some(timing) = timing {
             self.at.store(timing.at.0, Ordering::Relaxed);
@@ -52,7 +48,44 @@ impl Snapshot {
             self.given.store(timing.given.0, Ordering::Relaxed);
             self.cycle.store(timing.cycle.0, Ordering::Relaxed);
         }
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    fn read(&self) -> Option<Timing> {
+        let timing = Timing {
+            at: Nanos(self.at.load(Ordering::Relaxed)),
+            heard: self.heard.load(Ordering::Relaxed),
+            given: Frames(self.given.load(Ordering::Relaxed)),
+            cycle: Frames(self.cycle.load(Ordering::Relaxed)),
+        };
+        self.published.load(Ordering::Relaxed).then_some(timing)
+    }
+}
+
+impl Snapshot {
+    fn slot(&self, sequence: u32) -> &Slot {
+        let [even, odd] = &self.slots;
+        if (sequence / 2).is_multiple_of(2) { even } else { odd }
+    }
+
+    /// The sequence at which nobody wrote, and now this writer alone does; `None` when another is at work.
+    fn claim(&self) -> Option<u32> {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        let claimed = sequence.is_multiple_of(2)
+            && self
+                .sequence
+                .compare_exchange(sequence, sequence + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok();
+        claimed.then_some(sequence)
+    }
+
+    /// Returns whether nobody else was writing.
+    fn write(&self, timing: Option<Timing>) -> bool {
+        let Some(sequence) = self.claim() else { return false };
+        let next = sequence.wrapping_add(2);
+        // Who sees any of the stores that follow sees the claim.
+        fence(Ordering::Release);
+        self.slot(next).fill(timing);
+        self.sequence.store(next, Ordering::Release);
         true
     }
 
@@ -66,21 +99,15 @@ impl Snapshot {
         }
     }
 
+    /// For a callback: it looks again only when a whole snapshot and a part of the one after it were written meanwhile.
     pub(crate) fn load(&self) -> Option<Timing> {
         loop {
-            let before = self.sequence.load(Ordering::Acquire);
-            let published = self.published.load(Ordering::Relaxed);
-            let timing = Timing {
-                at: Nanos(self.at.load(Ordering::Relaxed)),
-                heard: self.heard.load(Ordering::Relaxed),
-                given: Frames(self.given.load(Ordering::Relaxed)),
-                cycle: Frames(self.cycle.load(Ordering::Relaxed)),
-            };
+            let newest = self.sequence.load(Ordering::Acquire) & !1;
+            let timing = self.slot(newest).read();
             fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
-                return published.then_some(timing);
+            if self.sequence.load(Ordering::Relaxed).wrapping_sub(newest) <= 2 {
+                return timing;
             }
-            spin_loop();
         }
     }
 }
@@ -88,6 +115,23 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_writer_that_is_interrupted_holds_up_no_reader() {
+        let newest = Snapshot::default();
+        assert_eq!(newest.load(), None);
+        newest.claim().unwrap();
+        assert_eq!(newest.load(), None);
+
+        let newest = Snapshot::default();
+        let timing = Timing { at: Nanos(7), heard: 7, given: Frames(7), cycle: Frames(7) };
+        newest.store(timing);
+        let next = newest.claim().unwrap() + 2;
+        newest.slot(next).fill(None);
+        assert_eq!(newest.load(), Some(timing));
+        newest.store(Timing::default());
+        assert_eq!(newest.load(), Some(timing), "there is one writer");
+    }
 
     #[test]
     fn snapshots_are_whole_while_they_are_written() {

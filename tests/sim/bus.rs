@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, SimGuest};
 use vsnd_bridge::sim::{Card, Holdings};
+use vsnd_bridge::xen::StoreError;
 use vsnd_pw_module::{Direction, NullServer};
 
 use super::machine::{DOM0, Machine, SOON};
@@ -90,6 +91,26 @@ fn a_guest_is_destroyed_while_it_plays_and_comes_again() {
     assert!(!dump.contains("vsnd"), "{dump}");
     assert!(machine.xen.watches(DOM0) <= 2, "{} watches are left", machine.xen.watches(DOM0));
     play_some(&machine.guest("work", Kernel::Since2026));
+}
+
+#[test]
+fn what_xenstore_refuses_for_one_card_is_tried_again_and_costs_no_other_its_sound() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let playing = machine.guest("work", Kernel::Since2026);
+    let refuse = |part: &str| {
+        machine.xen.faults().fail_store(part, StoreError::Other("EIO".to_owned()), 2);
+    };
+    let id = machine.xen.create_domain("play", "u").unwrap();
+    // Its offer, then its states when it connects.
+    refuse(&format!("vsnd/{}/0/versions", id.id()));
+    let attached = machine.xen.attach(&id, DOM0, &Card::simple()).unwrap();
+    for end in [attached.backend(), attached.frontend()] {
+        refuse(&format!("{end}/state"));
+    }
+    let linux = SimGuest::boot(&id, Kernel::Since2026).unwrap();
+    let card = linux.card(attached.device, SOON).expect("no card in the guest");
+    play_some(&playing);
+    play_some(&super::machine::Running { domain: id, attached, linux, card });
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vsnd_bridge::sim::Holdings;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, State};
-use vsnd_bridge::xen::Nodes;
+use vsnd_bridge::xen::{Nodes, StoreError};
 use vsnd_pw_module::{Direction, Frames, NullServer};
 
 use super::machine::{Machine, POLICY, Tape, in_real_time, restart, wait_until};
@@ -231,6 +231,20 @@ fn a_record_of_another_life_of_the_domain_opens_nothing() {
     let pcm = open(&guest, Direction::Playback, 480, 4_800);
     write_all(&pcm, &counting(0..9_600));
     pcm.drain().unwrap();
+}
+
+#[test]
+fn records_stay_while_xenstore_lists_no_cards() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let records = || machine.records().read_dir().unwrap().count() - 1;
+    let _playing = machine.guest("work", Kernel::Since2026);
+    for part in ["/backend/vsnd", "/backend/vsnd/1", "/backend/vsnd/1/0/state"] {
+        let before = records();
+        machine.xen.faults().fail_store(part, StoreError::Other("EIO".to_owned()), 4);
+        // Has the cards listed, more often than once, and is found by a later list.
+        let _other = machine.guest("play", Kernel::Since2026);
+        assert_eq!(records(), before + 2, "{part}: two streams each");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use vsnd_bridge::sim::Card;
 use vsnd_bridge::sim::frontend::{HwParams, Kernel, PcmError, PcmHandle};
 use vsnd_bridge::sndif::{Errno, Operation};
 use vsnd_bridge::state::StateFile;
+use vsnd_bridge::xen::StoreError;
 use vsnd_dbus::{
     Capture, Command, CubicVolume, DomainId, DomainState, NodeName, Refusal, StreamId, StreamState,
 };
@@ -84,6 +85,14 @@ fn what_a_guest_sets_is_read_back_and_kept_over_its_opens() {
     pcm.close();
     let pcm = open(&guest, Direction::Playback);
     assert_eq!(get(&pcm), [-6_021, -40_000]);
+    pcm.close();
+    let pcm = guest.card.open(0, Direction::Playback).unwrap();
+    pcm.hw_params(HwParams { channels: 1, ..HwParams::cd(480, 9_600) }).unwrap();
+    pcm.exchange(Operation::SetVolume, ARRAY, &(-7_000i32).to_le_bytes()).unwrap();
+    assert_eq!(pcm.exchange(Operation::GetVolume, ARRAY, &[0x55; 4]).unwrap(), (-7_000i32).to_le_bytes());
+    pcm.close();
+    let pcm = open(&guest, Direction::Playback);
+    assert_eq!(get(&pcm), [-7_000, -40_000], "also over one of fewer channels");
     set(&pcm, [i32::MAX, i32::MIN]);
     assert_eq!(get(&pcm), [0, -200_000], "the ends of what a guest may have");
     pcm.exchange(Operation::Mute, ARRAY, &[1, 0]).unwrap();
@@ -260,6 +269,19 @@ fn a_removed_cards_streams_are_gone_and_the_others_stay() {
     until("connected", || cards() == [0, second.device].into());
     assert!(machine.xen.detach(&second).unwrap());
     until("gone", || cards() == [0].into());
+}
+
+#[test]
+fn a_card_that_can_not_be_watched_leaves_no_domain_behind() {
+    let machine = Machine::start(Arc::new(NullServer));
+    let unwatched = machine.xen.create_domain("unwatched", "u").unwrap();
+    let state = format!("/local/domain/{}/device/vsnd/0/state", unwatched.id());
+    machine.xen.faults().fail_store(&state, StoreError::Other("E2BIG".to_owned()), u32::MAX);
+    machine.xen.announce_card(&unwatched, super::machine::DOM0, &Card::simple()).unwrap();
+    // Found behind it.
+    let guest = machine.guest("work", Kernel::Since2026);
+    let shown: Vec<_> = machine.control.snapshot().domains.into_keys().collect();
+    assert_eq!(shown, [number(&guest)]);
 }
 
 /// Reads 30 ms.

@@ -364,6 +364,16 @@ pub fn hostile(case: &Case) -> Result<String> {
         !slowed.is_empty() && slowed.len() + others.len() <= 60,
     ));
 
+    let unrestricted = log.lines().filter(|line| line.contains("event channels are not restricted")).count();
+    let privileges = case.text("privileges")?;
+    figures.push((
+        vec![format!(
+            "{unrestricted} cards' event channels are not restricted to their guest, {}",
+            privileges.trim().replace('\t', " ")
+        )],
+        unrestricted == 0 && privileges == "NoNewPrivs:\t1\n",
+    ));
+
     let [before, after] = ["before", "after"].map(|when| case.text(&format!("holdings-{when}")));
     let (before, after) = (before?, after?);
     let line = |text: &str| text.trim().replace('\n', ", ");

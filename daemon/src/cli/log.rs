@@ -4,9 +4,10 @@ use std::env::{self, VarError};
 use std::fmt;
 use std::io::{IsTerminal, Write, stderr};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, format};
 use tracing_subscriber::registry::LookupSpan;
@@ -14,13 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 /// The environment variable that says what is logged.
 const FILTER: &str = "VSND_LOG";
 
+/// Our crates, the parts that log.
+const PARTS: [&str; 3] = ["vsnd_bridge", "vsnd_pw_module", "vsnd_dbus"];
+
 /// Starts logging to stderr: warnings and errors, or what `VSND_LOG` says.
 pub(super) fn start() -> anyhow::Result<()> {
     let filter = match env::var(FILTER) {
-        Ok(text) => match EnvFilter::try_new(&text) {
-            Ok(filter) => filter,
-            Err(why) => bail!("{FILTER}={text} is no log filter: {why}; try {FILTER}=info"),
-        },
+        Ok(text) => filter(&text)?,
         Err(VarError::NotPresent) => EnvFilter::new("warn"),
         Err(VarError::NotUnicode(_)) => bail!("{FILTER} is no text; try {FILTER}=info"),
     };
@@ -38,6 +39,27 @@ pub(super) fn tell(what: &str) {
     let clean: String = what.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     // Nobody is left to be told when stderr itself is gone.
     let _ = writeln!(stderr(), "vsnd-bridge: {clean}");
+}
+
+/// The filter that `text` describes.
+fn filter(text: &str) -> anyhow::Result<EnvFilter> {
+    if let Some(word) = text.split(',').map(str::trim).find(|word| is_neither_level_nor_part(word)) {
+        bail!(
+            "{FILTER}={text}: `{word}` is neither a level (off, error, warn, info, debug, trace) nor a part such as \
+             vsnd_bridge::guest; try {FILTER}=info"
+        );
+    }
+    EnvFilter::try_new(text)
+        .map_err(|why| anyhow!("{FILTER}={text} is no log filter: {why}; try {FILTER}=info"))
+}
+
+/// Whether it is a single word that names nothing: `EnvFilter` takes a misspelt level for a part that never logs.
+fn is_neither_level_nor_part(word: &str) -> bool {
+    let is_word = !word.is_empty() && word.chars().all(|c| c.is_alphanumeric() || "_:-".contains(c));
+    let is_part = PARTS
+        .iter()
+        .any(|part| word.strip_prefix(part).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")));
+    is_word && !is_part && word.parse::<LevelFilter>().is_err()
 }
 
 fn in_journal() -> bool {
@@ -89,6 +111,20 @@ mod tests {
         }
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_filter_is_made_of_levels_and_parts() {
+        for text in ["", "info", "OFF", "warn,vsnd_bridge::guest=debug", "vsnd_pw_module", "zbus=off"] {
+            assert!(filter(text).is_ok(), "{text:?}");
+        }
+        for text in ["inof", "warn,debgu", "vsnd_bridg", "vsnd_bridgeguest", "vsnd_bridge=loud"] {
+            let error = filter(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("VSND_LOG={text}")) && error.ends_with("try VSND_LOG=info"),
+                "{error}"
+            );
         }
     }
 

@@ -11,6 +11,7 @@ mod signals;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vsnd_bridge::config::{Capture, Config};
 
@@ -20,7 +21,7 @@ Environment:
   VSND_LOG  what is logged to stderr: error, warn (default), info, debug, trace,
             or by part, such as warn,vsnd_bridge::guest=debug
 
-Exit status: 0 done, 1 failed, 2 wrong usage.";
+Exit status: 0 done, 1 failed, 2 wrong usage; 143 or 130 ended at once, by a second SIGTERM or SIGINT.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,7 +73,7 @@ enum Command {
     ///
     /// The guest is a model of the Linux frontend on a simulated hypervisor; everything else is the code that `run` runs. It
     /// plays into your PipeWire, or into a private one that is started for it when none runs. Exit status 0 means that
-    /// everything was heard.
+    /// everything was heard; a first signal already ends it with 128 and its number.
     #[command(after_help = format!("{DEMO_EXAMPLES}\n\n{ENVIRONMENT}"))]
     Demo(DemoArgs),
     /// Check what `run` needs on this machine, and say how to mend what is missing
@@ -165,8 +166,10 @@ impl RunArgs {
 
 impl ServiceArgs {
     fn policy(&self) -> anyhow::Result<Config> {
-        use anyhow::Context as _;
-        Config::load(self.config.as_deref()).context("the policy file can't be used")
+        Config::load(self.config.as_deref()).map_err(|error| {
+            let remedy = error.remedy();
+            anyhow!("the policy file can't be used: {:#}; to do: {remedy}", anyhow::Error::from(error))
+        })
     }
 }
 
@@ -197,6 +200,14 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_policy_file_that_is_not_there_is_refused_with_what_to_do() {
+        let service = ServiceArgs { server: ServerChoice::Null, config: Some("/no/such/file".into()) };
+        let error = service.policy().unwrap_err().to_string();
+        assert!(error.starts_with("the policy file can't be used: /no/such/file: No such file"), "{error}");
+        assert!(error.ends_with("; to do: name a file that is there, or leave --config out"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `vsnd-bridge run`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -22,6 +21,8 @@ use super::signals::Asked;
 
 /// Serves all guests until told to end. What they have open stays open for the next bridge.
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // As its unit has it, also where none is: before there is any other thread.
+    rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
     let policy = args.policy()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = {
@@ -51,13 +52,13 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 /// What a bridge before left, and this one leaves. One that finds no place for it serves all the same.
 fn records() -> anyhow::Result<Records> {
-    let Some(directory) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from) else {
+    let Some(directory) = Records::default_path() else {
         warn!(
-            "$XDG_RUNTIME_DIR is not set: guests that play will notice when this bridge ends or is started again"
+            "$XDG_RUNTIME_DIR is not set, or is no absolute path: guests that play will notice when this bridge ends or is started again"
         );
         return Ok(Records::default());
     };
-    match Records::open(&directory.join("vsnd-bridge")) {
+    match Records::open(&directory) {
         Ok(records) => Ok(records),
         Err(error @ RuntimeError::Taken) => Err(error.into()),
         Err(error) => {

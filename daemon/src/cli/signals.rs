@@ -22,14 +22,7 @@ impl Asked {
     /// What the system says.
     pub(super) fn listen() -> io::Result<Self> {
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let asked = Arc::new(AtomicBool::new(false));
-        for number in [SIGTERM, SIGINT] {
-            // In this order: the first signal finds the flag unset.
-            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
-        }
-        for number in [SIGTERM, SIGINT] {
-            flag::register(number, Arc::clone(&asked))?;
-        }
+        end_at_a_second()?;
         Ok(Self { terminate, interrupt })
     }
 
@@ -40,6 +33,22 @@ impl Asked {
             _ = self.interrupt.recv() => (),
         }
     }
+}
+
+/// From the second SIGTERM or SIGINT on, ends the program at once.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn end_at_a_second() -> io::Result<()> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for number in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds the flag unset.
+        flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
+    }
+    for number in [SIGTERM, SIGINT] {
+        flag::register(number, Arc::clone(&asked))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

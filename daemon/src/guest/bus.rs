@@ -42,7 +42,7 @@ pub enum Step {
     Wait(Nanos),
     /// Take the configuration (once), publish `versions`, write InitWait.
     Offer,
-    /// Map, bind and serve, then write Connected.
+    /// Map, bind and serve, then look again.
     Connect,
     /// Map, bind and serve what a bridge before has connected, from where it left. No state changes: Linux would take its card
     /// away from the application that plays.
@@ -110,7 +110,10 @@ impl Bus {
                     Step::Rest
                 }
             }
-            Some(Initialised | Connected) if facts.connected => Step::Rest,
+            Some(Initialised | Connected) if facts.connected => match facts.backend {
+                InitWait => Step::Write(Connected),
+                _ => Step::Rest,
+            },
             Some(_) if facts.connected => Step::Release,
             Some(Initialised | Connected) => self.connect_when_due(facts),
             // A frontend that unloads waits for InitWait for a second and no longer; others want to see Closed before.
@@ -165,6 +168,7 @@ mod tests {
         assert_eq!(bus.next(facts(InitWait, Initialised)), Step::Wait(Nanos::from_millis(1_100)));
         let later = Facts { now: Nanos::from_millis(1_100), ..facts(InitWait, Initialised) };
         assert_eq!(bus.next(later), Step::Connect);
+        assert_eq!(bus.next(Facts { connected: true, ..later }), Step::Write(Connected));
         assert_eq!(bus.next(Facts { connected: true, ..facts(Connected, Connected) }), Step::Rest);
     }
 

@@ -173,10 +173,10 @@ impl Device {
         self.connection
     }
 
-    /// Looks at the device and does what is due.
+    /// Looks at the device and does what is due. After an error the next look goes on from there.
     ///
     /// # Errors
-    /// [`StoreError::Disconnected`]: XenStore itself is gone.
+    /// What XenStore says.
     pub fn look(&mut self, context: &DeviceContext) -> Result<Outcome, StoreError> {
         if self.connection.as_ref().is_some_and(Connection::has_failed) {
             return Ok(Outcome::Failed);
@@ -283,10 +283,7 @@ impl Device {
                 info!(domain = %self.domain.shown(), device = %self.id, "sound card {how}");
                 self.connection = Some(connection);
                 self.bus.connected();
-                match start {
-                    Start::Anew => self.write_state(context, BusState::Connected),
-                    Start::TakeOver => Ok(()),
-                }
+                Ok(())
             }
             Err(ConnectError::Config(ConfigError {
                 problem: Problem::Store(error @ StoreError::Disconnected(_)),
@@ -350,11 +347,12 @@ fn write_existing(
     }
 }
 
-/// A state node; `None` when it is missing or not for us to read, `Unknown` when it holds no state.
+/// A state node; `None` when it is missing or not for us to read, `Unknown` when it holds no state. Any other error says nothing
+/// of it: a card must not be taken for gone because XenStore had a bad moment.
 fn state(store: &dyn Nodes, path: &str) -> Result<Option<BusState>, StoreError> {
     match store.read(path) {
         Ok(value) => Ok(Some(BusState::from_value(&value).unwrap_or(BusState::Unknown))),
-        Err(error @ StoreError::Disconnected(_)) => Err(error),
-        Err(_) => Ok(None),
+        Err(StoreError::NotFound | StoreError::Denied) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -37,7 +37,7 @@ struct State {
     domain: DomainVolume,
     /// Whether it may have a node.
     allowed: bool,
-    /// What the guest set; it outlives the stream's OPENs.
+    /// What the guest set; it outlives the stream's OPENs, also those of fewer channels.
     guest: Vec<GuestChannel>,
     /// The user's slider, as the server told it last.
     user: Option<UserVolume>,
@@ -139,8 +139,11 @@ impl Strip {
         begin: impl FnOnce(&mut Voice, bool) -> T,
     ) -> T {
         let mut state = lock(&self.state);
-        state.guest.resize(ring.format().channels().into(), GuestChannel::default());
-        ring.set_gain(&mixer::factors(state.domain, &state.guest));
+        let channels = usize::from(ring.format().channels());
+        if state.guest.len() < channels {
+            state.guest.resize(channels, GuestChannel::default());
+        }
+        ring.set_gain(&mixer::factors(state.domain, &state.guest[..channels]));
         let node = self.show(&state, ring, period);
         let (begun, gauges) = {
             let mut voice = lock(voice);
@@ -174,10 +177,11 @@ impl Strip {
         }
     }
 
-    /// Changes what the guest says of its channels. Returns what it says now.
+    /// Changes what the guest says of the open stream's channels. Returns what it says of these and all others now.
     pub fn set_guest(&self, change: impl FnOnce(&mut [GuestChannel])) -> Vec<GuestChannel> {
         let mut state = lock(&self.state);
-        change(&mut state.guest);
+        let channels = state.channels();
+        change(&mut state.guest[..channels]);
         state.apply();
         let guest = state.guest.clone();
         drop(state);
@@ -197,7 +201,7 @@ impl Strip {
     /// The volume of each channel as the guest is told it, in 0.001 dB.
     pub fn effective(&self) -> Vec<i32> {
         let state = lock(&self.state);
-        mixer::effective(state.domain, &state.guest, state.user.as_ref())
+        mixer::effective(state.domain, &state.guest[..state.channels()], state.user.as_ref())
     }
 
     // ---- for the user ---------------------------------------------------------------------------------------------
@@ -207,14 +211,19 @@ impl Strip {
         let mut state = lock(&self.state);
         state.domain = settings.volume.of(self.direction);
         state.apply();
-        let allowed = allows(self.direction, settings.capture);
-        if std::mem::replace(&mut state.allowed, allowed) != allowed {
-            self.permit(&mut state);
-        }
+        self.permit(&mut state, allows(self.direction, settings.capture));
+    }
+
+    /// The user sees the stream no more: it records no more, whatever its guest still asks for.
+    pub fn withdraw(&self) {
+        self.permit(&mut lock(&self.state), allows(self.direction, Capture::Deny));
     }
 
     /// Gives an open stream its node, or takes it away: the ring runs on meanwhile, by the clock.
-    fn permit(&self, state: &mut State) {
+    fn permit(&self, state: &mut State, allowed: bool) {
+        if std::mem::replace(&mut state.allowed, allowed) == allowed {
+            return;
+        }
         let node = state.open.as_ref().filter(|_| state.allowed);
         let node = node.and_then(|open| self.show(state, &open.ring, open.period));
         let Some(open) = &mut state.open else { return };
@@ -331,10 +340,15 @@ impl Open {
 }
 
 impl State {
+    /// Channels of the open stream.
+    fn channels(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.ring.format().channels().into())
+    }
+
     /// Lets the ring have what was set.
     fn apply(&self) {
         if let Some(open) = &self.open {
-            open.ring.set_gain(&mixer::factors(self.domain, &self.guest));
+            open.ring.set_gain(&mixer::factors(self.domain, &self.guest[..self.channels()]));
         }
     }
 }

@@ -184,6 +184,9 @@ impl Voice {
     pub fn stop(&mut self, may_resume: bool) {
         let Some(open) = &mut self.open else { return };
         if !open.ring.cursor().running {
+            if !may_resume {
+                open.paused = None;
+            }
             return;
         }
         open.note_unread();

@@ -184,7 +184,7 @@ async fn a_bridge_that_does_not_answer_is_not_waited_for_without_end() {
     // No object server: what is asked is left lying.
     let connection = bus.connect().await;
     connection.request_name("org.vsnd.Bridge1").await.unwrap();
-    let silent = "vsndctl: the bridge doesn't answer\n";
+    let silent = "vsndctl: the bridge doesn't answer; start it again: systemctl --user restart vsnd-bridge\n";
     assert_eq!(failure(run(&bus, &["list"]).await), (1, silent.to_owned()));
 }
 

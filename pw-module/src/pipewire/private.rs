@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,11 +35,21 @@ pub struct Options {
     pub positions: String,
     /// Whether to start PulseAudio's protocol server too, for its clients.
     pub pulse: bool,
+    /// Whether signals of the terminal, such as that of Ctrl-C, don't reach its programs: they live until the server is
+    /// dropped, so who starts it takes care of these signals.
+    pub own_groups: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { rate: 48_000, quantum: 1024, min_quantum: 32, positions: "FL FR".to_owned(), pulse: false }
+        Self {
+            rate: 48_000,
+            quantum: 1024,
+            min_quantum: 32,
+            positions: "FL FR".to_owned(),
+            pulse: false,
+            own_groups: false,
+        }
     }
 }
 
@@ -96,10 +107,9 @@ impl PrivateServer {
         let directory = directory.map_err(PrivateError::Prepare)?;
         let root = directory.path().to_owned();
         prepare(&root, &options).map_err(PrivateError::Prepare)?;
-        let bus = Process::start("dbus-daemon", &root, |command| {
-            let address = format!("--address=unix:path={}", root.join("run/bus").display());
-            command.args(["--session", "--nofork", "--nopidfile", &address]);
-        })?;
+        let address = format!("--address=unix:path={}", root.join("run/bus").display());
+        let arguments = ["--session", "--nofork", "--nopidfile", &address];
+        let bus = Process::start("dbus-daemon", &arguments, &root, &options)?;
         let mut server = Self {
             options,
             directory: Some(directory),
@@ -148,11 +158,11 @@ impl PrivateServer {
     /// # Errors
     /// As for [`start`](Self::start).
     pub fn resume(&mut self) -> Result<(), PrivateError> {
-        self.pipewire = Some(Process::start("pipewire", &self.root, |_| ())?);
+        self.pipewire = Some(Process::start("pipewire", &[], &self.root, &self.options)?);
         self.wait("no node of the configuration", |server| server.missing_nodes(false).is_empty())?;
-        self.wireplumber = Some(Process::start("wireplumber", &self.root, |_| ())?);
+        self.wireplumber = Some(Process::start("wireplumber", &[], &self.root, &self.options)?);
         if self.options.pulse {
-            self.pulse = Some(Process::start("pipewire-pulse", &self.root, |_| ())?);
+            self.pulse = Some(Process::start("pipewire-pulse", &[], &self.root, &self.options)?);
             self.wait("no socket of PulseAudio's protocol", |server| {
                 server.root.join("run/pulse/native").exists()
             })?;
@@ -271,16 +281,19 @@ struct Process {
 impl Process {
     fn start(
         program: &'static str,
+        arguments: &[&str],
         root: &Path,
-        arguments: impl FnOnce(&mut Command),
+        options: &Options,
     ) -> Result<Self, PrivateError> {
         let log = File::options().create(true).append(true).open(log_of(program, root));
         let log = log.map_err(PrivateError::Prepare)?;
         let errors = log.try_clone().map_err(PrivateError::Prepare)?;
         let mut command = Command::new(program);
         surround(&mut command, root);
-        arguments(&mut command);
-        command.stdin(Stdio::null()).stdout(log).stderr(errors).current_dir(root);
+        if options.own_groups {
+            command.process_group(0);
+        }
+        command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(errors).current_dir(root);
         let child = command.spawn().map_err(|source| PrivateError::Start { program, source })?;
         Ok(Self { program, child })
     }

@@ -74,7 +74,7 @@ pub enum ConnectError {
     #[error("nobody listens at the socket of PipeWire")]
     Socket(#[from] io::Error),
     /// The library refuses.
-    #[error("PipeWire can't be connected to")]
+    #[error("PipeWire doesn't run, or refuses the connection")]
     PipeWire(#[from] pw::Error),
 }
 

@@ -36,7 +36,7 @@ impl Object {
 #[derive(Debug, thiserror::Error)]
 pub enum SurveyError {
     /// There is no server, or it refuses connections.
-    #[error("can't connect to PipeWire")]
+    #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The library can't prepare or make a request.
     #[error("can't ask PipeWire")]

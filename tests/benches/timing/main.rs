@@ -19,7 +19,7 @@ mod truth;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use vsnd_bridge::stream::Cadence;
 use vsnd_pw_module::Nanos;
@@ -103,6 +103,13 @@ struct Report {
     queries: Option<params::Queries>,
 }
 
+impl Report {
+    fn cells(&self) -> impl Iterator<Item = &Cell> {
+        let cadence = self.cadence.iter().map(|row| &row.cell);
+        self.positions.iter().chain(cadence).chain(&self.pulse.positions).chain(&self.long)
+    }
+}
+
 /// The same on PulseAudio.
 #[derive(Default, Serialize)]
 struct Pulse {
@@ -144,6 +151,8 @@ fn main() -> Result<()> {
     let json = options.out.join("timing.json");
     std::fs::write(&json, serde_json::to_vec_pretty(&report)?)?;
     println!("\n{} and plots beside it", json.display());
+    let back: usize = report.cells().map(|cell| cell.backward).sum();
+    ensure!(back == 0, "{back} positions went back, which no busy machine excuses");
     Ok(())
 }
 

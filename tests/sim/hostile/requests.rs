@@ -10,7 +10,7 @@ use vsnd_fuzz::raw::{REQ_PROD, RSP_PROD};
 use vsnd_pw_module::{NullServer, Octets};
 
 use super::{CONNECTED, Hostile, PAGE, PATIENCE};
-use crate::machine::{Machine, Tape};
+use crate::machine::{Machine, Tape, wait_until};
 
 const OK: Result<(), Errno> = Ok(());
 const IO: Result<(), Errno> = Err(Errno::Io);
@@ -229,4 +229,31 @@ fn rule_13_a_microphone_that_is_not_allowed_is_silence_and_no_node() {
         assert_eq!(guest.capture.ask(open, PATIENCE), Some(Ok(())));
         assert_eq!(tape.recordings().len(), 1, "and it shows one that is allowed");
     }
+}
+
+#[test]
+fn rule_13_a_guest_whose_card_is_removed_records_no_more() {
+    let tape = Tape::new(256);
+    let machine = Machine::start(Arc::new(tape.clone()));
+    let mut guest = Hostile::connected(&machine, "hostile");
+    let open = guest.memory.open(Octets(PAGE), Octets(0));
+    let (start, read) = (Operation::Trigger(Trigger::Start), Operation::Read(span(0, PAGE)));
+    for operation in [open, start, read] {
+        assert_eq!(guest.capture.ask(operation, PATIENCE), Some(Ok(())));
+    }
+    guest.set_state("4");
+    assert!(machine.xen.detach(&guest.card).unwrap());
+    wait_until("it is still shown", || machine.control.snapshot().domains.is_empty());
+    let node = &tape.recordings()[0];
+    assert!(node.ended.load(Ordering::Acquire), "it records, and the user could not forbid it");
+    // Its last requests are answered.
+    guest.memory.fill(0xa5);
+    for _ in 0..2 {
+        assert_eq!(guest.capture.ask(read, PATIENCE), Some(Ok(())));
+    }
+    assert_eq!(guest.memory.first_page(), vec![0; 4096], "with silence");
+    for operation in [Operation::Close, open, start, read] {
+        assert_eq!(guest.capture.ask(operation, PATIENCE), Some(Ok(())));
+    }
+    assert_eq!(tape.recordings().len(), 1, "nor does it record again");
 }

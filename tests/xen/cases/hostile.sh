@@ -14,6 +14,8 @@ need_guest hostile "$kernel" "[['CARD, short-name=VM, sample-rates=44100;48000, 
 'PCM, name=Second', 'STREAM, unique-id=c, type=p', 'STREAM, unique-id=d, type=c']]" || exit 1
 gsh hostile 'echo vsnd-0 >/sys/bus/xen/drivers/vsnd/unbind' || exit 1
 
+grep ^NoNewPrivs "/proc/$bridge/status" >"$case_out/privileges"
+
 # cost WHEN: the bridge's processor time in ticks, the time in seconds, its memory and the most of it since the last time in KiB.
 cost() {
     echo "ticks $(awk '{ print $14 + $15 }' "/proc/$bridge/stat")"

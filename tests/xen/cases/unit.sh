@@ -44,7 +44,10 @@ doze 4
 killed=$bridge
 kill -KILL "$bridge"
 end_play "$guest" long || failed=1
-serves && [[ $bridge != "$killed" ]] || { say "the manager did not start it again"; failed=1; }
+if ! serves || [[ $bridge == "$killed" ]]; then
+    say "the manager did not start it again"
+    failed=1
+fi
 
 user_systemctl stop vsnd-bridge || failed=1
 user_systemctl show --property Result --value vsnd-bridge >"$case_out/result"

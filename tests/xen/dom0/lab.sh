@@ -189,10 +189,10 @@ reboot_guest() {
     pkill -HUP xenconsoled
     wait_for 10 test -f "$console_dir/guest-$name.log" || return 1
     gsh "$name" '(sleep 1; reboot -f) &' || return 1
-    wait_for 60 is_another_domain "$name" "$id" && wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log" || {
+    if ! wait_for 60 is_another_domain "$name" "$id" || ! wait_for 60 grep -q '^@ready' "$console_dir/guest-$name.log"; then
         say "$name does not reboot"
         return 1
-    }
+    fi
     say "$name has rebooted"
     wait_for_card "$name"
 }

@@ -43,11 +43,11 @@ pub fn reattach(case: &Case) -> Result<String> {
         vec![format!("mic {} frames, {report}, {overruns} overruns", recording.len())],
         unbroken && recording.len() as u64 == 5 * RATE && overruns == 0,
     ));
-    let said = ["stop-ms", "stopped-status", "stopped.log"].map(|name| case.text(name).unwrap_or_default());
-    let [milliseconds, status, log] = said.each_ref().map(|text| text.trim());
+    let (status, log) = (case.text("stopped-status")?, case.text("stopped.log")?);
+    let stop: u32 = case.text("stop-ms")?.trim().parse()?;
     figures.push((
-        vec![format!("stopped within {milliseconds} ms; who played ended with {status}: {log}")],
-        true,
+        vec![format!("stopped within {stop} ms; who played ended with {}: {}", status.trim(), log.trim())],
+        stop < 1000 && status.trim() == "1" && log.contains("write error"),
     ));
     verdict(case, figures)
 }

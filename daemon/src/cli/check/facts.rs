@@ -1,12 +1,17 @@
 //! What can be seen on this machine, without judgement.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit, getuid};
-use vsnd_bridge::config::Config;
+use vsnd_bridge::config::{Config, ConfigError};
+use vsnd_bridge::runtime::{Records, RuntimeError};
+use vsnd_bridge::session_bus;
+use vsnd_bridge::state::{ReadError, StateFile};
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
+
+use zbus::Connection;
 
 use super::server::{Answer, ask};
 use crate::cli::ServiceArgs;
@@ -26,12 +31,17 @@ pub(super) struct Facts {
     pub(super) server_choice: Server,
     /// The server that answered, or why none did.
     pub(super) server: Result<Answer, String>,
-    pub(super) runtime_directory: bool,
+    /// Where streams are kept for the next bridge, if the environment names a place, and why that can't be used.
+    pub(super) runtime_directory: Option<(PathBuf, Result<(), RuntimeError>)>,
+    /// Where the user's changes are remembered, if the environment names a place, and why that can't be used.
+    pub(super) state_file: Option<(PathBuf, Result<(), ReadError>)>,
+    /// Why mixers and vsndctl find nobody.
+    pub(super) session_bus: Result<(), session_bus::Error>,
     /// The highest real-time priority that this process may take without help.
     pub(super) rtprio: u64,
     pub(super) rtkit: bool,
     /// Where the policy comes from, or why it can't be used.
-    pub(super) config: Result<String, String>,
+    pub(super) config: Result<String, ConfigError>,
 }
 
 /// A device file or a socket.
@@ -74,7 +84,15 @@ impl Facts {
             devices: [probe.grants, probe.events].map(File::new).into(),
             server_choice,
             server,
-            runtime_directory: std::env::var_os("XDG_RUNTIME_DIR").is_some(),
+            runtime_directory: Records::default_path().map(|path| {
+                let usable = Records::probe(&path);
+                (path, usable)
+            }),
+            state_file: StateFile::default_path().map(|path| {
+                let usable = StateFile::probe(&path);
+                (path, usable)
+            }),
+            session_bus: session_bus::probe(Connection::session()),
             rtprio: highest_priority(),
             rtkit: Path::new(RTKIT).exists(),
             config: config(args),
@@ -124,14 +142,10 @@ fn name_of(number: u32, file: &str) -> String {
     entry.and_then(|line| line.split(':').next()).unwrap_or(&number).to_owned()
 }
 
-fn config(args: &ServiceArgs) -> Result<String, String> {
-    Config::load(args.config.as_deref()).map_err(|error| chain(error.into()))?;
+fn config(args: &ServiceArgs) -> Result<String, ConfigError> {
+    Config::load(args.config.as_deref())?;
     let path = args.config.clone().or_else(Config::default_path).filter(|path| path.exists());
     Ok(path.map_or("none, so everything is at its default".to_owned(), |path| path.display().to_string()))
-}
-
-fn chain(error: anyhow::Error) -> String {
-    format!("{error:#}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! From facts to findings. Pure.
 
+use std::error::Error as _;
+
 use vsnd_bridge::xen::real::Problem;
 
 use super::facts::{Facts, File, Store};
@@ -61,6 +63,7 @@ pub(super) fn of(facts: &Facts) -> Vec<Finding> {
     findings.extend(sound_server(facts));
     findings.push(real_time(facts));
     findings.push(config(facts));
+    findings.extend([state_file(facts), runtime_directory(facts), session_bus(facts)]);
     findings
 }
 
@@ -162,8 +165,10 @@ fn sound_server(facts: &Facts) -> Vec<Finding> {
     }
     let answer = match &facts.server {
         Ok(answer) => answer,
-        Err(why) if !facts.runtime_directory => {
-            let found = format!("{why}, and XDG_RUNTIME_DIR is not set, so this is no desktop session");
+        Err(why) if facts.runtime_directory.is_none() => {
+            let found = format!(
+                "{why}, and XDG_RUNTIME_DIR is not set, or is no absolute path, so this is no desktop session"
+            );
             let remedy =
                 "start it as the user whose desktop plays, or export XDG_RUNTIME_DIR=/run/user/$(id -u)";
             return vec![Finding::missing(what, found, remedy)];
@@ -206,9 +211,56 @@ fn real_time(facts: &Facts) -> Finding {
 fn config(facts: &Facts) -> Finding {
     match &facts.config {
         Ok(found) => Finding::ok("policy file", found.clone()),
-        Err(why) => {
-            Finding::missing("policy file", why.clone(), "mend that line; vsnd-bridge run --help shows one")
+        Err(error) => {
+            let why = error.source().map_or(String::new(), |source| format!(": {source}"));
+            Finding::missing("policy file", format!("{error}{why}"), error.remedy())
         }
+    }
+}
+
+fn state_file(facts: &Facts) -> Finding {
+    let what = "remembered changes";
+    match &facts.state_file {
+        Some((path, Ok(()))) => Finding::ok(what, path.display().to_string()),
+        Some((path, Err(why))) => {
+            let path = path.display();
+            let found = format!("those of before will be forgotten, {path} can't be used: {why}");
+            Finding::advice(what, found, format!("mend {path}, or move it away, while no bridge runs"))
+        }
+        None => Finding::advice(
+            what,
+            "neither XDG_STATE_HOME nor HOME is an absolute path, so none when the bridge ends",
+            "export HOME",
+        ),
+    }
+}
+
+fn runtime_directory(facts: &Facts) -> Finding {
+    let what = "runtime directory";
+    let heard = "guests that play will notice when the bridge ends or is started again";
+    match &facts.runtime_directory {
+        Some((path, Ok(()))) => Finding::ok(what, path.display().to_string()),
+        Some((path, Err(why))) => {
+            let found = format!("{heard}: {why}");
+            Finding::advice(what, found, format!("namei -l {} shows whose it is", path.display()))
+        }
+        None => Finding::advice(
+            what,
+            format!("{heard}: XDG_RUNTIME_DIR is not set, or is no absolute path"),
+            "export XDG_RUNTIME_DIR=/run/user/$(id -u)",
+        ),
+    }
+}
+
+fn session_bus(facts: &Facts) -> Finding {
+    let what = "session bus";
+    match &facts.session_bus {
+        Ok(()) => Finding::ok(what, "answers"),
+        Err(why) => Finding::advice(
+            what,
+            format!("mixers and vsndctl find no guests: {why}"),
+            "sudo apt-get install dbus-user-session, and log in anew",
+        ),
     }
 }
 
@@ -223,17 +275,24 @@ pub(super) fn tone(played: anyhow::Result<std::time::Duration>) -> Finding {
                 latency.as_millis()
             ),
         ),
-        Err(why) => Finding::missing(
-            "tone",
-            format!("{why:#}"),
-            "look what the desktop plays to: pactl list short sinks",
-        ),
+        Err(why) => {
+            let remedy = if super::tone::nobody_listens(&why) {
+                "systemctl --user start pipewire-pulse (not installed: sudo apt-get install pipewire-pulse); \
+                 where PulseAudio plays: systemctl --user start pulseaudio"
+            } else {
+                "look what the desktop plays to: pactl list short sinks"
+            };
+            Finding::missing("tone", format!("{why:#}"), remedy)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
 
+    use vsnd_bridge::config::ConfigError;
+    use vsnd_bridge::runtime::RuntimeError;
+    use vsnd_bridge::state::ReadError;
     use vsnd_pw_module::ServerInfo;
 
     use super::super::server::Answer;
@@ -256,7 +315,9 @@ mod tests {
             store: Store::Answers { domain: 0, guests: Ok(2) },
             server_choice: Server::PipeWire,
             server: Ok(Answer { server: info("PipeWire", "0.3.65"), session_manager: true, sinks: 1 }),
-            runtime_directory: true,
+            runtime_directory: Some(("/run/user/1/vsnd-bridge".into(), Ok(()))),
+            state_file: Some(("/home/anna/domains.toml".into(), Ok(()))),
+            session_bus: Ok(()),
             rtprio: 0,
             rtkit: true,
             config: Ok("none; everything at its default".into()),
@@ -334,11 +395,30 @@ mod tests {
     }
 
     #[test]
+    fn what_run_warns_of_is_advice() {
+        let mut facts = dom0();
+        let path = std::path::PathBuf::from("/x");
+        facts.runtime_directory = Some((path.clone(), Err(RuntimeError::NotPrivate(path.clone()))));
+        facts.state_file = Some((path, Err(ReadError::TooLong)));
+        facts.session_bus = Err(std::io::Error::other("no bus").into());
+        let advice = |facts: &Facts| {
+            let findings = of(facts).into_iter().filter(|finding| finding.verdict == Verdict::Advice);
+            findings.map(|finding| finding.line()).collect::<String>()
+        };
+        let text = advice(&facts);
+        assert!(text.contains("the runtime directory /x must be this user's alone"), "{text}");
+        assert!(text.contains("/x can't be used: it is longer"), "{text}");
+        assert!(text.contains("mixers and vsndctl find no guests: "), "{text}");
+        (facts.runtime_directory, facts.state_file) = (None, None);
+        assert_eq!(advice(&facts).lines().count(), 3);
+    }
+
+    #[test]
     fn the_null_server_needs_no_server() {
         let mut facts = dom0();
         facts.server = Err("PipeWire doesn't answer".into());
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Missing);
-        facts.runtime_directory = false;
+        facts.runtime_directory = None;
         assert!(found(&facts, "sound server").line().contains("XDG_RUNTIME_DIR"));
         facts.server_choice = Server::Null;
         assert_eq!(found(&facts, "sound server").verdict, Verdict::Ok);
@@ -355,6 +435,15 @@ mod tests {
         assert!(found(&facts, "sinks").line().contains("pactl"));
     }
 
+    #[cfg(feature = "pulseaudio")]
+    #[test]
+    fn a_tone_that_nobody_takes_needs_a_server_and_no_sinks() {
+        let nobody = super::super::tone::play(Some("unix:/nobody/listens/here"));
+        assert!(tone(nobody).remedy.unwrap().contains("start pipewire-pulse"));
+        let other = Err(anyhow::anyhow!("the tone doesn't end"));
+        assert!(tone(other).remedy.unwrap().contains("pactl list short sinks"));
+    }
+
     #[test]
     fn a_server_alone_is_not_enough() {
         let mut facts = dom0();
@@ -367,9 +456,15 @@ mod tests {
     #[test]
     fn a_bad_policy_file_is_missing_and_stays_on_one_line() {
         let mut facts = dom0();
-        facts.config = Err("config.toml:3:1: unknown\n\x1b[31m".into());
+        let (path, message) = ("config.toml".into(), "unknown\n\x1b[31m".to_owned());
+        facts.config = Err(ConfigError::Parse { path, line: 3, column: 1, message });
         let line = found(&facts, "policy file").line();
         assert!(line.starts_with("MISSING  policy file: config.toml:3:1") && !line.contains('\x1b'));
+        assert!(line.ends_with("; to do: mend that line; vsnd-bridge run --help shows one\n"), "{line}");
         assert_eq!(line.matches('\n').count(), 1);
+        let source = std::io::ErrorKind::PermissionDenied.into();
+        facts.config = Err(ConfigError::Read { path: "/p".into(), source });
+        let line = found(&facts, "policy file").line();
+        assert!(line.contains("/p: permission denied; to do: let this user read it"), "{line}");
     }
 }

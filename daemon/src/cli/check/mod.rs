@@ -20,7 +20,7 @@ pub(super) fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let mut findings = findings::of(&Facts::gather(&args.service)?);
     #[cfg(feature = "pulseaudio")]
     if args.tone {
-        findings.push(findings::tone(tone::play()));
+        findings.push(findings::tone(tone::play(None)));
     }
     let missing = findings.iter().filter(|finding| finding.verdict == Verdict::Missing).count();
     let mut text: String = findings.iter().map(Finding::line).collect();

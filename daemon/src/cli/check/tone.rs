@@ -5,6 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use libpulse_binding::error::{Code, PAErr};
 use libpulse_binding::sample::{Format, Spec};
 use libpulse_binding::stream::Direction;
 use libpulse_simple_binding::Simple;
@@ -19,19 +20,26 @@ const SWELL: usize = 2_400;
 /// A server that is stopped would hold the blocking calls for ever.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// Plays it, through the PulseAudio server or its stand-in. Returns the latency before its last frame.
-pub(super) fn play() -> anyhow::Result<Duration> {
+/// Plays it, through the PulseAudio server or its stand-in: `server`, or the one that libpulse finds. Returns the latency before
+/// its last frame.
+pub(super) fn play(server: Option<&'static str>) -> anyhow::Result<Duration> {
     let (played, result) = mpsc::channel();
     std::thread::Builder::new().name("tone".to_owned()).spawn(move || {
-        let _ = played.send(play_blocking());
+        let _ = played.send(play_blocking(server));
     })?;
     result.recv_timeout(PATIENCE).context("the sound server doesn't take the tone")?
 }
 
-fn play_blocking() -> anyhow::Result<Duration> {
+/// Whether the tone wasn't played because there is no server.
+pub(super) fn nobody_listens(why: &anyhow::Error) -> bool {
+    // The simple interface gives positive numbers, all others negative ones.
+    why.downcast_ref().is_some_and(|PAErr(number)| number.abs() == Code::ConnectionRefused as i32)
+}
+
+fn play_blocking(server: Option<&str>) -> anyhow::Result<Duration> {
     let spec = Spec { format: Format::S16le, channels: 1, rate: RATE };
     let player =
-        Simple::new(None, "vsnd-bridge check", Direction::Playback, None, "test tone", &spec, None, None)
+        Simple::new(server, "vsnd-bridge check", Direction::Playback, None, "test tone", &spec, None, None)
             .context("PulseAudio's simple interface can't be opened")?;
     player.write(&tone()).context("the tone can't be played")?;
     let latency = player.get_latency().context("the server tells no latency")?;

@@ -32,7 +32,8 @@ impl Desk {
         if !private && has_sink() {
             return Ok(Self::Own);
         }
-        let options = Options { rate, ..Options::default() };
+        // Ctrl-C asks the demo to end, which then ends the server.
+        let options = Options { rate, own_groups: true, ..Options::default() };
         let server = PrivateServer::start(options).context(
             "a private PipeWire can't be started; sudo apt-get install pipewire pipewire-bin wireplumber dbus",
         )?;

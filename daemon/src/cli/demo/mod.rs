@@ -3,6 +3,7 @@
 mod daemon;
 mod desk;
 mod guest;
+mod signals;
 mod sound;
 mod verdict;
 
@@ -19,6 +20,7 @@ use super::DemoArgs;
 use daemon::Daemon;
 use desk::{Desk, Listener, Speaker};
 use guest::{Application, BUFFER, PERIOD, Player, Recorder};
+use signals::{Ended, Signals};
 use sound::Sound;
 use verdict::{Heard, of_capture, of_playback};
 
@@ -31,17 +33,22 @@ const AFTERWARDS: Duration = Duration::from_millis(300);
 /// How much longer than the sound everything takes at most.
 const SURROUNDINGS: Duration = Duration::from_secs(20);
 
-/// Plays, records, and tells what was heard.
+/// Plays, records, and tells what was heard. A signal ends it early, and the private desktop with it.
 pub(super) fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let length = args.seconds.map(|seconds| Duration::from_secs(seconds.into()));
     let sound = match &args.play {
         Some(path) => Sound::file(path, length)?,
         None => Sound::tone(length),
     };
+    let signals = Signals::listen().context("signals")?;
     let desk = Desk::choose(args.private, sound.rate)?;
-    let outcome = show(&sound, &desk)?;
-    say(&outcome.text(&sound));
-    Ok(if outcome.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    match show(&sound, &desk, &signals) {
+        Ok(outcome) => {
+            say(&outcome.text(&sound));
+            Ok(if outcome.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => error.downcast::<Ended>().map(|ended| ended.status()),
+    }
 }
 
 /// What came of it.
@@ -66,7 +73,8 @@ enum Recorded {
     Frames(Vec<Frame>),
 }
 
-fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
+fn show(sound: &Sound, desk: &Desk, signals: &Signals) -> anyhow::Result<Outcome> {
+    signals.go_on()?;
     let hypervisor = Hypervisor::new();
     let daemon = Daemon::start(&hypervisor, desk)?;
     say(&format!(
@@ -105,7 +113,7 @@ fn show(sound: &Sound, desk: &Desk) -> anyhow::Result<Outcome> {
     let mut frames = vec![[0, 0]; sound.rate as usize / 2];
     frames.extend(&sound.frames);
     let player = Player::start(playback, frames)?;
-    let position = watch(&player, &recorder, &daemon, sound)?;
+    let position = watch(&player, &recorder, &daemon, sound, signals)?;
     let played = player.finish()?;
     std::thread::sleep(AFTERWARDS);
     let recording = recorder.finish()?;
@@ -134,12 +142,18 @@ fn card(rate: u32) -> anyhow::Result<Card> {
 }
 
 /// Shows how far it is until the sound is played. Returns how far the position was from the clock, in milliseconds.
-fn watch(player: &Player, recorder: &Recorder, daemon: &Daemon, sound: &Sound) -> anyhow::Result<[f64; 2]> {
+fn watch(
+    player: &Player,
+    recorder: &Recorder,
+    daemon: &Daemon,
+    sound: &Sound,
+    signals: &Signals,
+) -> anyhow::Result<[f64; 2]> {
     let live = stdout().is_terminal();
     let every = Duration::from_millis(if live { 100 } else { 1000 });
     let (mut first, mut range, mut shown) = (None, [f64::MAX, f64::MIN], Instant::now());
     let total = sound.length().as_secs_f64() + 0.5;
-    while !player.is_done() {
+    while !player.is_done() && signals.go_on().is_ok() {
         std::thread::sleep(Duration::from_millis(10));
         for node in daemon.new_nodes() {
             say(&format!("{}node       {node}\n", if live { "\r\x1b[K" } else { "" }));
@@ -166,6 +180,7 @@ fn watch(player: &Player, recorder: &Recorder, daemon: &Daemon, sound: &Sound) -
     if live {
         say("\r\x1b[K");
     }
+    signals.go_on()?;
     Ok(if range[0] > range[1] { [0.0, 0.0] } else { range })
 }
 

@@ -1,5 +1,7 @@
 //! What the demo's guest plays.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use vsnd_bridge::sim::signal::{Frame, TestSignal};
 
 /// How much of a tone is played, and of a file at most, when nobody says.
 const TONE: Duration = Duration::from_secs(4);
-const FILE: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(60);
 /// The rate of the tone.
 const RATE: u32 = 48_000;
 
@@ -31,12 +33,14 @@ impl Sound {
     /// A WAV file, in 16 bits and stereo whatever it is.
     pub(super) fn file(path: &Path, length: Option<Duration>) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        let mut file = WavReader::open(path).with_context(|| format!("{name} can't be played"))?;
+        let file = File::open(path).with_context(|| format!("{name} can't be played"))?;
+        let mut file = WavReader::new(BufReader::new(file))
+            .with_context(|| format!("{name} is no WAV file that can be played"))?;
         let spec = file.spec();
         if !(4_000..=192_000).contains(&spec.sample_rate) {
             bail!("{name} can't be played: {} frames a second are outside 4000 to 192000", spec.sample_rate);
         }
-        let count = frames(length.unwrap_or(FILE), spec.sample_rate);
+        let count = frames(length.unwrap_or(LONGEST), spec.sample_rate);
         let wanted = usize::try_from(count * u64::from(spec.channels)).unwrap_or(usize::MAX);
         let samples: Result<Vec<i16>, hound::Error> = match spec.sample_format {
             SampleFormat::Float => file.samples::<f32>().take(wanted).map(|s| s.map(of_float)).collect(),
@@ -126,6 +130,11 @@ mod tests {
     fn a_file_that_is_none_is_named() {
         let error = Sound::file(Path::new("/no/such.wav"), None).err().unwrap();
         assert!(format!("{error:#}").starts_with("/no/such.wav can't be played: "), "{error:#}");
+        let error = Sound::file(Path::new("/dev/null"), None).err().unwrap();
+        assert!(
+            format!("{error:#}").starts_with("/dev/null is no WAV file that can be played: "),
+            "{error:#}"
+        );
     }
 
     #[test]

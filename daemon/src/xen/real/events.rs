@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::ioctl;
 use crate::xen::{DomId, EventError, Events, LocalPort, RemotePort};
@@ -65,7 +65,7 @@ impl Events for EventChannels {
             match ioctl::restrict(self.device.as_fd(), domain.0) {
                 Ok(()) => debug!("event channels are restricted to domain {domain}"),
                 Err(errno) => {
-                    debug!("event channels are not restricted to domain {domain}: {}", words(errno))
+                    warn!("event channels are not restricted to domain {domain}: {}", words(errno))
                 }
             }
             domain

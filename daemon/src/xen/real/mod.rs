@@ -41,7 +41,7 @@ impl Default for Places {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// No way to XenStore works; each with its reason.
-    #[error("XenStore can't be reached: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error("no way to XenStore: {}", Unusable::list(.0))]
     Store(Vec<Unusable>),
     /// A device can't be used.
     #[error("{0}")]
@@ -160,6 +160,15 @@ mod tests {
         };
         let error = open_at(&places).err().unwrap().to_string();
         assert!(error.contains("gntdev: ") && error.contains("doesn't run on Xen"), "{error}");
+    }
+
+    #[test]
+    fn ways_that_fail_for_one_reason_share_its_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let routes = ["a", "b"].map(|name| Route::Socket(folder.path().join(name)));
+        let error = open_store(&routes).err().unwrap().to_string();
+        assert_eq!(error.matches("not there").count(), 1, "{error}");
+        assert!(error.contains("/a, ") && error.contains("/b: not there"), "{error}");
     }
 
     /// Nodes that only read.

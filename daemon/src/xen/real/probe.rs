@@ -46,6 +46,17 @@ impl Unusable {
         Self::new(route.path(), error, matches!(route, Route::Socket(_)), runs_on_xen())
     }
 
+    /// Several as one text, in which what they have in common stands once.
+    pub(super) fn list(all: &[Self]) -> String {
+        let alike = all.chunk_by(|one, other| (&one.problem, &one.remedy) == (&other.problem, &other.remedy));
+        let texts = alike.map(|alike| {
+            let paths: Vec<_> = alike.iter().map(|one| one.path.display().to_string()).collect();
+            let why = alike.first().map(|one| format!(": {}: {}", one.problem, one.remedy));
+            paths.join(", ") + &why.unwrap_or_default()
+        });
+        texts.collect::<Vec<_>>().join("; ")
+    }
+
     fn new(path: &Path, error: &io::Error, socket: bool, xen: bool) -> Self {
         let problem = match error.kind() {
             io::ErrorKind::NotFound if !xen => Problem::NoXen,

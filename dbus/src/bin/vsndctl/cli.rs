@@ -13,11 +13,13 @@ Examples:
   vsndctl volume work +5%             a little louder
   vsndctl mute work toggle
   vsndctl capture work allow          let it hear the microphone
-  vsndctl route work 0_0_0 hdmi       play on another sink
+  vsndctl route work 0_0_0 alsa_output.pci-0000_00_1f.3.hdmi-stereo
+                                      play on another sink
 
 DOMAIN is a guest's name, or its number.
 
-Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no bridge runs in this session.";
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 no bridge runs in this session,
+or there is no session bus.";
 
 /// See and set the guests of vsnd-bridge: their volumes, their streams, and who may hear the microphone.
 #[derive(Debug, Parser)]

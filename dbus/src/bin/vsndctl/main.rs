@@ -58,6 +58,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
 fn advice(error: &anyhow::Error) -> &'static str {
     match error.downcast_ref() {
         Some(ClientError::NotRunning) => "; start it: systemctl --user start vsnd-bridge",
+        Some(ClientError::NoAnswer) => "; start it again: systemctl --user restart vsnd-bridge",
         Some(ClientError::NoBus(_)) => "; run vsndctl as the user whose desktop plays, inside that session",
         _ => "",
     }
