@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use vsnd_bridge::sim::{Attached, GrantedPages, Guest, GuestPort};
-use vsnd_bridge::sndif::{FrontRing, Operation, PACKET, Packet, Request, Response, Status, keys};
-use vsnd_bridge::xen::Nodes;
-use vsnd_pw_module::{Access, Pages};
+use vsnd_bridge::sndif::{
+    Errno, FrontRing, Operation, PACKET, Packet, Request, Response, Span, Status, keys,
+};
+use vsnd_bridge::xen::Store;
+use vsnd_pw_module::{Access, Octets, Pages};
 
 use crate::xen::DOM0;
 
@@ -13,6 +15,9 @@ use crate::xen::DOM0;
 pub const REQ_PROD: usize = 0;
 /// Where the bridge counts its answers.
 pub const RSP_PROD: usize = 8;
+
+/// How long an honest guest waits for an answer before this is a stall, on a machine however busy.
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 const FIRST_SLOT: usize = 64;
 const SLOTS: u32 = 32;
@@ -40,14 +45,19 @@ impl RawStream {
     /// Publishes this as stream `index` of the card's first PCM.
     pub fn publish(&self, guest: &Guest, card: &Attached, index: u8) {
         let directory = keys::stream_directory(&card.frontend(), 0, index);
-        for (key, value) in [
+        let nodes_of_stream = [
             (keys::RING_REF, self.ring.references()[0].0),
             (keys::EVENT_CHANNEL, self.requests.number()),
             (keys::EVT_RING_REF, self.events.references()[0].0),
             (keys::EVT_EVENT_CHANNEL, self.positions.number()),
-        ] {
-            guest.store().write(&format!("{directory}/{key}"), value.to_string().as_bytes()).unwrap();
-        }
+        ];
+        let published = guest.store().transaction(&mut |nodes| {
+            let mut all = nodes_of_stream.iter();
+            all.try_for_each(|(key, value)| {
+                nodes.write(&format!("{directory}/{key}"), value.to_string().as_bytes())
+            })
+        });
+        published.unwrap();
     }
 
     /// Writes a slot of the request ring.
@@ -105,6 +115,17 @@ impl HonestStream {
             if !self.raw.requests.wait(patience) {
                 return None;
             }
+        }
+    }
+
+    /// Asks two things that are answered from memory; the stream is not open.
+    ///
+    /// # Panics
+    /// If it is not answered, or not so.
+    pub fn must_be_served(&mut self) {
+        let span = Span { offset: Octets(0), length: Octets(4) };
+        for (operation, answer) in [(Operation::Close, Ok(())), (Operation::Read(span), Err(Errno::Io))] {
+            assert_eq!(self.ask(operation, PATIENCE), Some(answer), "an honest guest must be served");
         }
     }
 }

@@ -86,14 +86,7 @@ impl Machine {
         let xen = Hypervisor::new();
         let guest = xen.create_domain("hostile", "6e1c5f3a-0000-4000-8000-000000000001").unwrap();
         let desk = Desk::default();
-        let (server, pacer) = (Arc::new(desk.clone()), Pacer::start().unwrap());
-        let context = DeviceContext {
-            xen: xen.dom0(),
-            server,
-            pacer,
-            records: Arc::default(),
-            control: Control::default(),
-        };
+        let context = context(&xen, &desk);
         let memory = Mutex::new(Memory::new(&guest));
         let in_use = guest.in_use();
         Self { xen, guest, context, desk, memory, in_use }
@@ -113,17 +106,27 @@ impl Machine {
         memory.reset();
         input(&mut memory);
         memory.revoke();
-        self.assert_let_go();
-    }
-
-    fn assert_let_go(&self) {
-        assert_eq!(self.xen.holdings(self.guest.id()), Holdings::default(), "still held of the guest");
-        assert_eq!(self.desk.nodes.load(Ordering::Acquire), 0, "nodes are left on the desktop");
+        assert_let_go(&self.xen, &self.guest, &self.desk);
         assert_eq!(self.guest.in_use(), self.in_use, "the target itself leaks ports or grants");
-        // Readers that the server kept until now see closed rings only.
-        self.desk.cycle(64);
-        self.desk.rings.lock().unwrap().clear();
     }
+}
+
+/// What the cards of a bridge in Dom0 of `xen` share; `desk` is the sound server.
+pub fn context(xen: &Hypervisor, desk: &Desk) -> DeviceContext {
+    let (server, pacer) = (Arc::new(desk.clone()), Pacer::start().unwrap());
+    DeviceContext { xen: xen.dom0(), server, pacer, records: Arc::default(), control: Control::default() }
+}
+
+/// Ends an input.
+///
+/// # Panics
+/// If anything of the guest is still mapped, bound or on the desk.
+pub fn assert_let_go(xen: &Hypervisor, guest: &Guest, desk: &Desk) {
+    assert_eq!(xen.holdings(guest.id()), Holdings::default(), "still held of the guest");
+    assert_eq!(desk.nodes.load(Ordering::Acquire), 0, "nodes are left on the desktop");
+    // Readers that the server kept until now see closed rings only.
+    desk.cycle(64);
+    desk.rings.lock().unwrap().clear();
 }
 
 /// A guest as the host knows it.

@@ -118,3 +118,21 @@ impl Hypervisor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::sim::hypervisor::LAST_DOMAIN;
+
+    #[test]
+    fn numbers_begin_anew_after_the_last_and_leave_out_the_living() {
+        let xen = Hypervisor::new();
+        let create = |name| xen.create_domain(name, &format!("uuid-of-{name}")).unwrap();
+        let first = create("first");
+        xen.machine.last_domain.store(LAST_DOMAIN - 1, Ordering::Relaxed);
+        let [last, next] = ["last", "next"].map(create);
+        assert_eq!([&first, &last, &next].map(Guest::id), [DomId(1), DomId(LAST_DOMAIN), DomId(2)]);
+    }
+}

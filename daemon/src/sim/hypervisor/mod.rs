@@ -32,6 +32,9 @@ pub use tree::Limits;
 
 use crate::xen::{DomId, Xen};
 
+/// Xen keeps the numbers above to itself (DOMID_FIRST_RESERVED).
+const LAST_DOMAIN: u16 = 0x7fef;
+
 /// Locks; a panic elsewhere is that test's failure, and no reason for another here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,7 +160,15 @@ impl Hypervisor {
         self.machine.store.dump()
     }
 
+    /// The next number that no living domain has: after the last one they begin anew.
     fn next_domain(&self) -> DomId {
-        DomId(self.machine.last_domain.fetch_add(1, Ordering::Relaxed) + 1)
+        let alive = lock(&self.machine.alive);
+        loop {
+            let last = self.machine.last_domain.load(Ordering::Relaxed) % LAST_DOMAIN;
+            self.machine.last_domain.store(last + 1, Ordering::Relaxed);
+            if !alive.contains(&DomId(last + 1)) {
+                return DomId(last + 1);
+            }
+        }
     }
 }

@@ -192,6 +192,16 @@ impl Hypervisor {
     }
 
     fn close_backend(&self, card: &Attached) -> Result<bool, StoreError> {
+        self.ask_to_close(card)?;
+        let state = format!("{}/state", card.backend());
+        Ok(self.wait_node(&state, PATIENCE, |value| value.is_none_or(|value| value == b"6")))
+    }
+
+    /// Tells the backend that the card is to go, and waits for nothing.
+    ///
+    /// # Errors
+    /// What XenStore says.
+    pub fn ask_to_close(&self, card: &Attached) -> Result<(), StoreError> {
         let backend = card.backend();
         self.store().transaction(&mut |nodes| match nodes.read(&format!("{backend}/state")) {
             // Closed or gone already: libxl leaves it as it is.
@@ -201,12 +211,14 @@ impl Hypervisor {
                 put(nodes, &backend, "online", "0")?;
                 put(nodes, &backend, "state", "5")
             }
-        })?;
-        let state = format!("{backend}/state");
-        Ok(self.wait_node(&state, PATIENCE, |value| value.is_none_or(|value| value == b"6")))
+        })
     }
 
-    fn remove_card(&self, card: &Attached) -> Result<(), StoreError> {
+    /// Removes a card's nodes, whatever the backend has come to.
+    ///
+    /// # Errors
+    /// What XenStore says.
+    pub fn remove_card(&self, card: &Attached) -> Result<(), StoreError> {
         self.store().transaction(&mut |nodes| {
             for path in [card.frontend(), card.backend(), card.library()] {
                 nodes.remove(&path)?;

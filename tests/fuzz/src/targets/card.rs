@@ -1,25 +1,23 @@
 //! A connected card with its thread, as the daemon makes it, and an honest guest beside it that has to be served meanwhile.
 
 use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
 use vsnd_bridge::guest::{CardSetup, Connection, DeviceId, Start};
 use vsnd_bridge::sim::{Attached, Card, Guest};
-use vsnd_bridge::sndif::{CardConfig, Errno, Operation, PACKET, Span};
-use vsnd_pw_module::Octets;
+use vsnd_bridge::sndif::{CardConfig, PACKET};
 
 use super::request::Ask;
+use crate::memory::Memory;
 use crate::raw::{HonestStream, RawStream};
-use crate::xen::{DOM0, Machine, account, domain, policy};
+use crate::xen::{DOM0, Desk, Machine, account, domain, policy};
 
-const STREAMS: [u8; 2] = [0, 1];
+/// Streams of the card.
+pub const STREAMS: [u8; 2] = [0, 1];
 
-/// How long an honest guest waits for an answer before this is a stall, on a machine however busy.
-const PATIENCE: Duration = Duration::from_secs(3);
-
+/// What a guest does to its connected card.
 #[derive(Debug, Arbitrary)]
-enum Step {
+pub enum Step {
     Ask {
         stream: bool,
         ask: Ask,
@@ -89,46 +87,76 @@ pub fn run(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
             stream
         });
         let _connection = connect(machine, &machine.guest, &bench.card, &bench.config);
-        let mut id = 0;
-        for step in crate::steps(input) {
-            let stream = |which| &streams[usize::from(which)];
-            let mut ask = |which, ask: &Ask| {
-                id += 1;
-                stream(which).push(&ask.packet(id, memory));
-            };
-            match step {
-                Step::Ask { stream: which, ask: what } => {
-                    ask(which, &what);
-                    stream(which).requests.notify();
-                }
-                Step::Flood { stream: which, ask: what, times } => {
-                    (0..times % 33).for_each(|_| ask(which, &what));
-                    stream(which).requests.notify();
-                }
-                Step::Counter { stream: which, which: counter, value } => {
-                    stream(which).pages().store(usize::from(counter % 4) * 4, value).unwrap();
-                }
-                Step::Slot { stream: which, slot, packet } => {
-                    stream(which).fill_slot(slot.into(), &packet);
-                }
-                Step::Events { stream: which, counter, value } => {
-                    stream(which).events.pages().store(usize::from(counter % 2) * 4, value).unwrap();
-                }
-                Step::Notify { stream: which, positions, times } => {
-                    let port = if positions { &stream(which).positions } else { &stream(which).requests };
-                    (0..times).for_each(|_| port.notify());
-                }
-                Step::Cycle { frames } => machine.desk.cycle(frames % 600),
-                Step::Scribble { place, value } => memory.scribble(place, value),
-                Step::Redirect { entry, which } => memory.redirect(entry, which),
-                Step::Loosen { entry } => memory.loosen(entry),
-                Step::Revoke => memory.revoke(),
-                Step::Neighbour => asks(&mut bench.neighbour.lock().unwrap()),
-            }
+        let mut hands = Hands {
+            streams: streams.each_ref(),
+            memory,
+            desk: &machine.desk,
+            neighbour: &mut bench.neighbour.lock().unwrap(),
+        };
+        for (id, step) in crate::steps::<Step>(input).enumerate() {
+            step.play(id as u16, &mut hands);
         }
-        asks(&mut bench.neighbour.lock().unwrap());
+        hands.neighbour.must_be_served();
     });
     Ok(())
+}
+
+/// What a guest has at hand.
+pub struct Hands<'a> {
+    /// Its streams.
+    pub streams: [&'a RawStream; STREAMS.len()],
+    /// Its other pages.
+    pub memory: &'a mut Memory,
+    /// The server's cycles are part of what happens meanwhile.
+    pub desk: &'a Desk,
+    /// So is what the honest guest asks.
+    pub neighbour: &'a mut HonestStream,
+}
+
+impl Step {
+    /// The stream whose request ring it writes to.
+    pub fn ring(&self) -> Option<bool> {
+        match *self {
+            Self::Ask { stream, .. }
+            | Self::Flood { stream, .. }
+            | Self::Counter { stream, .. }
+            | Self::Slot { stream, .. } => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// Does it; requests have the number `id`.
+    pub fn play(&self, id: u16, hands: &mut Hands<'_>) {
+        let stream = |which| hands.streams[usize::from(which)];
+        let ask = |which, ask: &Ask| stream(which).push(&ask.packet(id, hands.memory));
+        match *self {
+            Self::Ask { stream: which, ask: ref what } => {
+                ask(which, what);
+                stream(which).requests.notify();
+            }
+            Self::Flood { stream: which, ask: ref what, times } => {
+                (0..times % 33).for_each(|_| ask(which, what));
+                stream(which).requests.notify();
+            }
+            Self::Counter { stream: which, which: counter, value } => {
+                stream(which).pages().store(usize::from(counter % 4) * 4, value).unwrap();
+            }
+            Self::Slot { stream: which, slot, ref packet } => stream(which).fill_slot(slot.into(), packet),
+            Self::Events { stream: which, counter, value } => {
+                stream(which).events.pages().store(usize::from(counter % 2) * 4, value).unwrap();
+            }
+            Self::Notify { stream: which, positions, times } => {
+                let port = if positions { &stream(which).positions } else { &stream(which).requests };
+                (0..times).for_each(|_| port.notify());
+            }
+            Self::Cycle { frames } => hands.desk.cycle(frames % 600),
+            Self::Scribble { place, value } => hands.memory.scribble(place, value),
+            Self::Redirect { entry, which } => hands.memory.redirect(entry, which),
+            Self::Loosen { entry } => hands.memory.loosen(entry),
+            Self::Revoke => hands.memory.revoke(),
+            Self::Neighbour => hands.neighbour.must_be_served(),
+        }
+    }
 }
 
 impl Bench {
@@ -147,14 +175,6 @@ impl Bench {
         let [neighbour, _silent] = STREAMS.map(stream);
         let _connection = connect(&machine, &honest, &of_honest, &config);
         Self { machine, card: attached, config, neighbour: Mutex::new(neighbour), _connection }
-    }
-}
-
-/// Two requests that are answered from memory.
-fn asks(neighbour: &mut HonestStream) {
-    let span = Span { offset: Octets(0), length: Octets(4) };
-    for (operation, answer) in [(Operation::Close, Ok(())), (Operation::Read(span), Err(Errno::Io))] {
-        assert_eq!(neighbour.ask(operation, PATIENCE), Some(answer), "an honest guest must be served");
     }
 }
 

@@ -3,8 +3,10 @@
 mod bus;
 mod card;
 mod config;
+mod daemon;
 mod directory;
 mod events;
+mod nodes;
 mod request;
 mod ring;
 mod stream;
@@ -49,5 +51,11 @@ pub const TARGETS: &[Target] = &[
         about: "drives a connected card, its thread and its pacer, beside an honest guest that must be served",
         budget: 3_000,
         body: card::run,
+    },
+    Target {
+        name: "daemon",
+        about: "drives the whole daemon by its nodes, states, rings and death, beside an honest guest that must be served",
+        budget: 3_000,
+        body: daemon::run,
     },
 ];
