@@ -1,7 +1,6 @@
 //! `vsnd-bridge demo` as a process of its own, and what it leaves behind.
 #![allow(clippy::unwrap_used)] // a test from head to foot
 #![cfg(feature = "pipewire")]
-#![allow(clippy::unwrap_used)] // a test from head to foot
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
