@@ -474,9 +474,6 @@ fn a_frontend_without_events_reads_on_where_it_was() {
     }
 }
 
-#[path = "weather_tests.rs"]
-mod weather;
-
 #[test]
 fn a_pause_lasts_over_another_one_and_ends_with_a_stop() {
     let mut bench = Bench::new(Direction::Playback, 480, 4_800);
@@ -490,3 +487,6 @@ fn a_pause_lasts_over_another_one_and_ends_with_a_stop() {
     assert!(!bench.voice.resume(bench.now), "it plays on");
     assert!(!bench.voice.is_running());
 }
+
+#[path = "weather_tests.rs"]
+mod weather;

@@ -10,7 +10,6 @@ use vsnd_bridge::session_bus;
 use vsnd_bridge::state::{ReadError, StateFile};
 use vsnd_bridge::xen::real::{FileReport, OpenError, Places, Probe, Problem, open_store};
 use vsnd_bridge::xen::{Nodes, StoreError};
-
 use zbus::Connection;
 
 use super::server::{Answer, ask};
